@@ -1,0 +1,106 @@
+"""Every error this project raises.
+
+    GmpoError
+    ├── UsageError                  the person can mend it; exit status 2, nothing was started
+    │   ├── ConfigError             a recipe field is wrong (names the field's path)
+    │   ├── DataError               a prompt file or data set cannot be read
+    │   ├── ModelError              a model path without weights, or one the engine cannot run
+    │   └── ClusterError            the pools do not fit the cluster
+    ├── LedgerError                 a prompt was moved along an edge its life does not have
+    ├── QueueClosed                 the replay queue shut while someone waited
+    ├── StaleAttempt                a claim from a learner group that has been replaced
+    ├── LostGroup                   an object of the replay queue is gone
+    ├── EngineError                 a generation engine failed
+    ├── WeightSyncError             a publication failed (names engine, phase, version)
+    │   ├── WeightSyncTimeout       a phase passed its deadline
+    │   └── WeightSyncMismatch      bytes, checksums or probe log-probs disagree
+    ├── VerifierError               the verifier's child process misbehaved
+    ├── MetricError                 a figure was logged that no one declared
+    └── PolicyVersionError          a version directory does not match its manifest
+
+All of them survive pickling, so that they cross process borders whole.
+"""
+
+from __future__ import annotations
+
+
+class GmpoError(Exception):
+    """Root of the tree."""
+
+
+class UsageError(GmpoError):
+    """Raised before anything starts; the command line turns it into one message and exit status 2."""
+
+
+class ConfigError(UsageError):
+    """A recipe that does not fit its types or itself."""
+
+
+class DataError(UsageError):
+    """Prompts that cannot be had."""
+
+
+class ModelError(UsageError):
+    """A model directory that cannot be used."""
+
+
+class ClusterError(UsageError):
+    """More resources asked for than the cluster can ever offer."""
+
+
+class LedgerError(GmpoError):
+    """An illegal move in a prompt's life."""
+
+
+class QueueClosed(GmpoError):
+    """The replay queue was closed."""
+
+
+class StaleAttempt(GmpoError):
+    """A newer learner group has taken over."""
+
+
+class LostGroup(GmpoError):
+    """A group's object cannot be fetched any more; its prompt is issued again."""
+
+
+class EngineError(GmpoError):
+    """A generation engine cannot go on."""
+
+
+class WeightSyncError(GmpoError):
+    """A publication of weights failed.
+
+    `engine` is the engine's index or "all", `phase` one of connect, pause, send, commit, probe, resume.
+    """
+
+    def __init__(self, detail: str, *, engine: int | str, phase: str, version: int) -> None:
+        super().__init__(f"version {version}, engine {engine}, phase {phase}: {detail}")
+        self.detail, self.engine, self.phase, self.version = detail, engine, phase, version
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.detail, self.engine, self.phase, self.version)
+
+
+def _rebuild(cls: type[WeightSyncError], detail: str, engine: int | str, phase: str, version: int) -> WeightSyncError:
+    return cls(detail, engine=engine, phase=phase, version=version)
+
+
+class WeightSyncTimeout(WeightSyncError):
+    """A phase did not end before its deadline."""
+
+
+class WeightSyncMismatch(WeightSyncError):
+    """Sender and receivers do not hold the same policy."""
+
+
+class VerifierError(GmpoError):
+    """A verifier's child broke its protocol."""
+
+
+class PolicyVersionError(GmpoError):
+    """A policy version that must not be loaded."""
+
+
+class MetricError(GmpoError):
+    """A metric without a declaration."""

@@ -1,0 +1,290 @@
+"""A generation engine: one vLLM AsyncLLM behind a few methods. Token ids in, token ids out; engines never listen on a port.
+
+Control calls (pause, weights, health) never wait behind generation: everything is asynchronous on one loop, and the actor's
+concurrency is far above the number of responses in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from actors.errors import EngineError
+from actors.generation.config import GenerationConfig
+from actors.types import GroupMeta, Prompt, Rollout, RolloutGroup, Span
+
+if TYPE_CHECKING:
+    from vllm.outputs import CompletionOutput
+    from vllm.sampling_params import SamplingParams
+
+MAX_CONCURRENCY = 100_000
+"""Calls in flight on one engine actor; high, so that no control call ever queues."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What one engine is made of."""
+
+    index: int
+    model: str  # directory in Hugging Face's layout
+    dtype: str
+    transport: str  # "gloo" or "nccl"
+    max_model_len: int
+    seed: int
+    gpu: bool
+    config: GenerationConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the responses to one prompt are drawn. Temperature 0 is greedy."""
+
+    samples: int
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+
+    @classmethod
+    def of(cls, config: GenerationConfig) -> Sampling:
+        """The recipe's own sampling."""
+        return cls(config.group_size, config.temperature, config.top_p, config.top_k, config.max_tokens)
+
+
+def sample_seed(seed: int, ordinal: int, sample: int) -> int:
+    """The seed of one response: a pure function of the run's seed and the response's place in the run; 63 bits."""
+    return int(np.random.SeedSequence((seed, ordinal, sample)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def engine_environment(spec: EngineSpec) -> dict[str, str]:
+    """Environment an engine's processes need from their first instruction on."""
+    common = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if spec.gpu:
+        return common
+    threads = str(spec.config.threads)
+    # One process less to start than with the default executor; "nobind" because two engines on a node would claim the same cores.
+    return common | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": threads}
+
+
+class Engine:
+    """One vLLM engine. Call `start` first; it returns once the engine can take requests."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._seed = spec.seed
+        self._llm: Any = None
+        self._submitted = 0
+        self._submission = asyncio.Condition()
+
+    async def start(self) -> dict[str, Any]:
+        """Bring the engine up. Returns {"seconds", "pids"}: the process ids are this actor's and its children's."""
+        began = time.monotonic()
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(self._spec)))
+        return {"seconds": time.monotonic() - began, "pids": self.pids()}
+
+    def pids(self) -> list[int]:
+        """This process and all its descendants: what must be gone before the engine is replaced."""
+        me = psutil.Process()
+        return [me.pid, *(child.pid for child in me.children(recursive=True))]
+
+    async def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> tuple[GroupMeta, RolloutGroup]:
+        """Sample the responses to one prompt, each from its own seed."""
+        began = time.monotonic()
+        chosen = sampling or Sampling.of(self._spec.config)
+        requests = [self._sample(prompt, chosen, sample) for sample in range(chosen.samples)]
+        group = RolloutGroup(prompt, tuple(await asyncio.gather(*requests)))
+        meta = GroupMeta(
+            ordinal=prompt.ordinal,
+            versions=group.versions,
+            lengths=tuple(len(rollout.token_ids) for rollout in group.rollouts),
+            truncated=sum(rollout.finish_reason == "length" for rollout in group.rollouts),
+            seconds=time.monotonic() - began,
+        )
+        return meta, group
+
+    async def _sample(self, prompt: Prompt, sampling: Sampling, sample: int) -> Rollout:
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        params = sampling_params(sampling, sample_seed(self._seed, prompt.ordinal, sample))
+        request_id = f"{prompt.row}/{prompt.ordinal}/{sample}/{time.monotonic_ns()}"
+        try:
+            queue = await self._llm.add_request(request_id, {"prompt_token_ids": prompt.token_ids.tolist()}, params)
+            await self._count_submission()
+            while not (output := await queue.get()).finished:
+                pass
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineError(f"engine {self._spec.index} failed on prompt {prompt.ordinal}: {error}") from None
+        return to_rollout(output.outputs[0])
+
+    async def _count_submission(self) -> None:
+        async with self._submission:
+            self._submitted += 1
+            self._submission.notify_all()
+
+    async def hold(self) -> None:
+        """Freeze scheduling, so that what is submitted next starts as one batch whatever the arrival times."""
+        self._submitted = 0
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+
+    async def release(self, responses: int) -> None:
+        """Let go once `responses` have been submitted since `hold`: the engine then sees the same queue in every run."""
+        async with self._submission:
+            await self._submission.wait_for(lambda: self._submitted >= responses)
+        await self._llm.resume_generation()
+
+    async def pause(self) -> None:
+        """Freeze running responses and drop their keys and values, which the coming weights would make wrong."""
+        await self._llm.pause_generation(mode="keep", clear_cache=True)
+
+    async def resume(self) -> None:
+        """Go on, recomputing keys and values under the present weights."""
+        await self._llm.resume_generation()
+
+    async def join(self, info: Mapping[str, Any]) -> None:
+        """Join the weight group; returns when every member has."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=dict(info)))
+
+    async def begin_update(self) -> None:
+        """Open the model for new weights; the engine must be paused."""
+        await self._llm.start_weight_update()
+
+    async def receive(self, params: list[tuple[str, str, list[int]]]) -> None:
+        """Take one publication's bytes; runs while rank 0 of the group sends."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self._llm.update_weights(WeightTransferUpdateRequest(update_info={"params": params}))
+
+    async def commit(self, version: int) -> tuple[str, str]:
+        """Put the weights in place and label them. Returns (digest of the bytes received, digest of the engine's own tensors)."""
+        await self._llm.finish_weight_update(str(version))
+        received = await self._llm.collective_rpc("received_digest")
+        checksums = await self._llm.compute_weight_checksums()
+        if len(set(received)) != 1:
+            raise EngineError(f"workers of engine {self._spec.index} received different bytes")
+        return str(received[0]), digest_of(checksums)
+
+    async def probe(self, token_ids: list[int]) -> list[float]:
+        """Log-probs of token_ids[1:] given what precedes each, at temperature 1: [len - 1]."""
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
+        request_id = f"probe/{time.monotonic_ns()}"
+        queue = await self._llm.add_request(request_id, {"prompt_token_ids": list(token_ids)}, params, priority=-1)
+        while not (output := await queue.get()).finished:
+            pass
+        return [float(entry[token].logprob) for entry, token in zip(output.prompt_logprobs[1:], token_ids[1:], strict=True)]
+
+    async def health(self) -> str:
+        """The version label the engine samples with; raises EngineError if it is dead."""
+        if self._llm is None or self._llm.errored:
+            raise EngineError(f"engine {self._spec.index} is dead")
+        return str(await self._llm.get_weight_version())
+
+    async def close(self) -> None:
+        """Stop the engine and its children."""
+        if self._llm is not None:
+            self._llm.shutdown()
+
+
+def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
+    """vLLM's own arguments for this engine."""
+    config = spec.config
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "dtype": spec.dtype,
+        "seed": 0,
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": config.max_running,
+        "tensor_parallel_size": config.tensor_parallel,
+        "enable_prefix_caching": False,
+        "logprobs_mode": "processed_logprobs",
+        "weight_transfer_config": {"backend": f"gmpo-{spec.transport}"},
+        "worker_extension_cls": "actors.weights.receiver.WeightReceiver",
+        "trust_remote_code": False,
+        "disable_log_stats": True,
+        "enable_log_requests": False,
+        "generation_config": "vllm",
+    }
+    if spec.gpu:
+        return arguments | {
+            "enforce_eager": config.eager,
+            "gpu_memory_utilization": config.gpu_memory_share,
+            "distributed_executor_backend": "ray" if config.tensor_parallel > 1 else "uni",
+        }
+    # A seeded request whose prefill is split over two steps kills vLLM 0.32's CPU engine: no chunking, and room for a full batch of prompts.
+    return arguments | {
+        "enforce_eager": True,
+        "distributed_executor_backend": "uni",
+        "kv_cache_memory_bytes": (config.kv_cache_mib or 256) * 2**20,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(8192, spec.max_model_len),
+    }
+
+
+def sampling_params(sampling: Sampling, seed: int) -> SamplingParams:
+    """vLLM's form of our sampling: log-prob of the sampled token only, one final output."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    greedy = sampling.temperature == 0
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=1.0 if greedy else sampling.top_p,
+        top_k=0 if greedy else sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        seed=None if greedy else seed,
+        logprobs=0,
+        skip_special_tokens=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def to_rollout(output: CompletionOutput) -> Rollout:
+    """Our form of vLLM's output."""
+    token_ids = np.asarray(output.token_ids, dtype=np.int32)
+    logprobs = [entry[int(token)].logprob for entry, token in zip(output.logprobs or (), token_ids, strict=True)]
+    spans = tuple(Span(version_of(span.version), span.start, span.end) for span in output.weight_versions or ())
+    return Rollout(
+        token_ids=token_ids,
+        logprobs=np.asarray(logprobs, dtype=np.float32),
+        mask=np.ones(len(token_ids), dtype=np.bool_),
+        spans=spans,
+        finish_reason=output.finish_reason or "abort",
+        text=output.text,
+    )
+
+
+def version_of(label: str) -> int:
+    """The policy version behind vLLM's label; an engine that was never given a version must not have sampled."""
+    if not label.isdigit():
+        raise EngineError(f"a response was sampled before any version was confirmed (label {label!r})")
+    return int(label)
+
+
+def digest_of(checksums: list[dict[str, str]]) -> str:
+    """One digest over vLLM's per-tensor checksums of all workers."""
+    import hashlib
+
+    merged = sorted(item for worker in checksums for item in worker.items())
+    return hashlib.sha256(repr(merged).encode()).hexdigest()
+
+
+def host() -> str:
+    """For messages: who and where this engine is."""
+    return f"{os.uname().nodename}:{os.getpid()}"

@@ -1,0 +1,51 @@
+"""The reference scorer: log-probs of a group's responses under the frozen starting policy."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from actors.modeling.loading import load_model
+from actors.modeling.scoring import Scorer, rectangle
+from actors.reference.config import ReferenceConfig
+from actors.types import FloatArray, RolloutGroup
+
+
+class ReferenceScorer:
+    """Holds the model; scores one group at a time in a thread, so that ready groups never wait behind unready arguments."""
+
+    def __init__(self, model: str, dtype: str, temperature: float, config: ReferenceConfig) -> None:
+        torch.set_num_threads(config.threads)
+        self._device = torch.device("cuda" if torch.cuda.is_available() and config.gpus else "cpu")
+        self._scorer = Scorer(load_model(model, dtype=dtype)).to(self._device).eval()
+        self._temperature = temperature
+        self._budget = config.batch_tokens
+        self._thread = ThreadPoolExecutor(1)
+
+    async def ready(self) -> None:
+        """Returns once the model is loaded."""
+
+    async def score(self, group: RolloutGroup) -> tuple[float, RolloutGroup]:
+        """(seconds it took, the group with its reference log-probs at the temperature it was sampled with)."""
+        began = time.monotonic()
+        logprobs = await asyncio.get_running_loop().run_in_executor(self._thread, self._score, group)
+        return time.monotonic() - began, dataclasses.replace(group, ref_logprobs=logprobs)
+
+    @torch.no_grad()
+    def _score(self, group: RolloutGroup) -> tuple[FloatArray, ...]:
+        prompt = group.prompt.token_ids
+        longest = len(prompt) + max(len(rollout.token_ids) for rollout in group.rollouts)
+        at_once = max(1, self._budget // max(1, longest))
+        scored: list[FloatArray] = []
+        for start in range(0, len(group.rollouts), at_once):
+            part = group.rollouts[start : start + at_once]
+            sequences = [np.concatenate([prompt, rollout.token_ids]) for rollout in part]
+            batch = rectangle(sequences, [len(prompt)] * len(part), self._device)
+            rows = self._scorer(batch, self._temperature).logprobs.float().cpu().numpy()
+            scored += [row[: len(rollout.token_ids)].copy() for row, rollout in zip(rows, part, strict=True)]
+        return tuple(scored)

@@ -1,0 +1,16 @@
+"""Settings of the replay queue and the staleness bound."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from actors.section import Section
+
+
+class ReplayConfig(Section):
+    """How far generation may run ahead of learning."""
+
+    max_staleness: int = Field(1, ge=0)
+    """Largest age, in versions, of a group when it is trained on; 0 is synchronous and, on a CPU with one engine, bit-reproducible."""
+    capacity: int | None = Field(None, gt=0)
+    """Groups the queue holds ready; by default all that the staleness bound admits."""

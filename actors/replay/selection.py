@@ -1,0 +1,31 @@
+"""Which ready groups make the next step: oldest first, the young may overtake while every old one still fits before its bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+
+def choose(step: int, ready: Mapping[int, int], running: Mapping[int, int], *, size: int, max_staleness: int) -> list[int] | None:
+    """The ordinals of step `step`, in order, or None where it is better (or necessary) to wait.
+
+    ready, running: ordinal -> the oldest version among its tokens (for a running one: the version it was admitted under).
+    A group's age when trained is (step - 1) - version, and may not pass `max_staleness`. Step `step + k` trains on version
+    `step - 1 + k`, so of the groups left behind at most `k * size` may be due by then, for every k.
+    """
+    if len(ready) < size:
+        return None
+    chosen = sorted(ready, key=lambda ordinal: (ready[ordinal], ordinal))[:size]
+    taken = set(chosen)
+    left = [version for ordinal, version in (*ready.items(), *running.items()) if ordinal not in taken]
+    return sorted(chosen) if _all_fit(step, left, size, max_staleness) else None
+
+
+def _all_fit(step: int, left: list[int], size: int, max_staleness: int) -> bool:
+    if not left:
+        return True
+    # Steps from now in which a group is due at the latest: 0 means it had to be in this very step.
+    due = np.maximum(0, np.asarray(left) + max_staleness - (step - 1))
+    counts = np.cumsum(np.bincount(due))
+    return bool((counts <= size * np.arange(len(counts))).all())

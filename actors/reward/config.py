@@ -1,0 +1,84 @@
+"""The reward pool's section of the recipe: which parts make up the reward, and what one verification may cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from actors.section import Section
+
+
+class VerifierPart(Section):
+    """A built-in verifier."""
+
+    type: Literal["verifier"] = "verifier"
+    name: str | None = None
+    """Key of this part in metrics; default: its `task`, or "verifier"."""
+    task: str | None = None
+    """Verifier to use for every prompt, e.g. "format/boxed"; default: the one each prompt's own task names."""
+    weight: float = 1.0
+    """Factor of this part's score in the reward."""
+
+    @property
+    def label(self) -> str:
+        """The part's key in metrics."""
+        return self.name or self.task or "verifier"
+
+
+class FunctionPart(Section):
+    """A function of the user's, imported inside the verifier children."""
+
+    type: Literal["function"]
+    name: str | None = None
+    """Key of this part in metrics; default: the function's name."""
+    path: str = Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+    """Where the function is: "package.module:function"."""
+    style: Literal["gmpo", "trl", "verl"] = "gmpo"
+    """Its signature: gmpo `f(task, response, answer)`, trl `f(prompts, completions, **columns)`, verl
+    `compute_score(data_source, solution_str, ground_truth, extra_info)`. It is always called with one response at a time."""
+    weight: float = 1.0
+    """Factor of this part's score in the reward."""
+
+    @property
+    def label(self) -> str:
+        """The part's key in metrics."""
+        return self.name or self.path.partition(":")[2]
+
+
+RewardPart = Annotated[VerifierPart | FunctionPart, Field(discriminator="type")]
+
+
+class RewardConfig(Section):
+    """How responses are turned into rewards. The reward is the weighted sum of the parts; right or wrong is what the first part says."""
+
+    parts: tuple[RewardPart, ...] = Field(default=(VerifierPart(),), min_length=1)
+    """Terms of the reward, summed with their weights."""
+    actors: int = Field(default=1, ge=1)
+    """Reward actors in the pool."""
+    cpus: float = Field(default=0.1, ge=0)
+    """Ray CPU share of one reward actor."""
+    workers: int = Field(default=2, ge=1)
+    """Verifier children per actor; each grades one response at a time and keeps about 100 MB."""
+    cpu_limit_s: float = Field(default=5.0, gt=0)
+    """CPU seconds one response may take; beyond, its child is killed and the response masked."""
+    wall_limit_s: float = Field(default=30.0, gt=0)
+    """Backstop in seconds of wall-clock time, for code that waits; well above `cpu_limit_s`, so that a loaded machine masks nothing."""
+    memory_bytes: int = Field(default=1 << 30, ge=1 << 26)
+    """Address space in bytes one child may map beyond what it holds once warm."""
+    environment: tuple[str, ...] = ()
+    """Names of environment variables the children may see besides the paths and the locale."""
+
+    @property
+    def by_task(self) -> bool:
+        """Whether a prompt's own task picks a verifier, so that every task of the run must be a known one."""
+        return any(isinstance(part, VerifierPart) and part.task is None for part in self.parts)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RewardConfig:
+        labels = [part.label for part in self.parts]
+        if twice := {label for label in labels if labels.count(label) > 1}:
+            raise ValueError(f"parts: two parts are called {sorted(twice)[0]!r}; give them different names")
+        if self.wall_limit_s < self.cpu_limit_s:
+            raise ValueError(f"wall_limit_s: {self.wall_limit_s} is below cpu_limit_s ({self.cpu_limit_s})")
+        return self

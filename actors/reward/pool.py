@@ -1,0 +1,116 @@
+"""The reward pool: groups in, groups with verdicts out.
+
+A `Verifier` keeps a few warm children and spreads the responses of all groups over them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from actors.errors import GmpoError, VerifierError
+from actors.reward.config import RewardConfig
+from actors.reward.functions import Sample
+from actors.reward.sandbox import Sandbox
+from actors.types import GroupMeta, RolloutGroup, Verdict
+
+_BATCHES_PER_CHILD = 2
+
+
+class Verifier:
+    """Verifies groups in child processes; many `verify` calls may run at once. `tasks` are those the children warm up for.
+
+    Building it starts the children and waits for nothing. `close` ends them; so does the death of this process.
+    """
+
+    def __init__(self, config: RewardConfig, tasks: Sequence[str] = ("math",)) -> None:
+        self._sandboxes = [Sandbox(config, tasks) for _ in range(config.workers)]
+        self._idle: asyncio.Queue[Sandbox] = asyncio.Queue()
+        self._revivals: set[asyncio.Task[None]] = set()
+        self._closed = False
+        for sandbox in self._sandboxes:
+            sandbox.spawn()
+            self._idle.put_nowait(sandbox)
+
+    async def ready(self) -> None:
+        """Wait until the children are warm. Raises ConfigError if a part of the reward cannot be loaded."""
+        await asyncio.gather(*(sandbox.ready() for sandbox in self._sandboxes))
+
+    async def verify(self, group: RolloutGroup) -> tuple[GroupMeta, RolloutGroup]:
+        """Grade every response of a group; a response cut off by the token limit is graded like any other.
+
+        Equal responses are graded once. A fault of one response is its outcome; VerifierError or ConfigError say that no child comes up.
+        """
+        began = time.monotonic()
+        prompt = group.prompt
+        texts = list(dict.fromkeys(rollout.text for rollout in group.rollouts))
+        samples = [Sample(prompt.task, text, prompt.answer, prompt.text, prompt.columns) for text in texts]
+        graded = dict(zip(texts, await self._grade(samples), strict=True))
+        verdicts = tuple(graded[rollout.text] for rollout in group.rollouts)
+        return _meta(group, verdicts, time.monotonic() - began), replace(group, verdicts=verdicts)
+
+    async def close(self) -> None:
+        """End all children. Calls still running fail with VerifierError."""
+        self._closed = True
+        for revival in self._revivals:
+            revival.cancel()
+        await asyncio.gather(*self._revivals, return_exceptions=True)
+        await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes))
+
+    async def _grade(self, samples: Sequence[Sample]) -> list[Verdict]:
+        size = max(1, -(-len(samples) // (_BATCHES_PER_CHILD * len(self._sandboxes))))
+        batches = [samples[start : start + size] for start in range(0, len(samples), size)]
+        tasks = [asyncio.create_task(self._grade_batch(batch)) for batch in batches]
+        try:
+            return [verdict for verdicts in await asyncio.gather(*tasks) for verdict in verdicts]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _grade_batch(self, samples: Sequence[Sample]) -> list[Verdict]:
+        """Grade a batch on any idle child; what a dying child leaves over goes to the next one."""
+        verdicts: list[Verdict] = []
+        while len(verdicts) < len(samples):
+            sandbox = await self._idle.get()
+            try:
+                verdicts += await sandbox.grade(samples[len(verdicts) :])
+            finally:
+                self._release(sandbox)
+            if self._closed:
+                raise VerifierError("the verifier was closed")  # the last verdict is of a child that `close` killed
+        return verdicts
+
+    def _release(self, sandbox: Sandbox) -> None:
+        """Give a child back; a dead one is first replaced, in the background, while the others go on."""
+        if sandbox.pid or self._closed:
+            self._idle.put_nowait(sandbox)
+            return
+        revival = asyncio.create_task(self._revive(sandbox))
+        self._revivals.add(revival)
+        revival.add_done_callback(self._revivals.discard)
+
+    async def _revive(self, sandbox: Sandbox) -> None:
+        try:
+            with suppress(GmpoError):  # whoever uses it next meets the error
+                await sandbox.ready()
+        finally:
+            self._idle.put_nowait(sandbox)
+
+
+def _meta(group: RolloutGroup, verdicts: Sequence[Verdict], seconds: float) -> GroupMeta:
+    graded = [verdict.parts for verdict in verdicts if verdict.graded]
+    labels = {label for parts in graded for label in parts}
+    means = {label: [parts[label] for parts in graded if label in parts] for label in sorted(labels)}
+    return GroupMeta(
+        ordinal=group.prompt.ordinal,
+        versions=group.versions,
+        lengths=tuple(len(rollout.token_ids) for rollout in group.rollouts),
+        scores=tuple(verdict.score for verdict in verdicts),
+        outcomes=tuple(verdict.outcome for verdict in verdicts),
+        parts={label: sum(scores) / len(scores) for label, scores in means.items()},
+        truncated=sum(rollout.finish_reason == "length" for rollout in group.rollouts),
+        seconds=seconds,
+    )

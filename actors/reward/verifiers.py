@@ -1,0 +1,142 @@
+r"""Is a response right? Pure functions, one per kind of task, behind `verify`.
+
+    math              last `\boxed{}`: equal as text, as a number, or to math-verify
+    gsm8k             number after the last `####`; or else in the last `\boxed{}`; or else the last number
+    arithmetic        number in the last `\boxed{}`; or else the last number
+    exact, digits/*   the stripped response
+    reasoning_gym/*   the task's own scorer; partial scores are kept
+    format/boxed      exactly one filled `\boxed{}`
+    format/think      one `<think>...</think>` at the start, then something
+    format/think_boxed  both
+
+Nothing here has a deadline: a response can make the symbolic comparison run for hours. Runs belong in the pool's children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from actors.errors import ConfigError
+from actors.reward import answers, gym, symbolic
+from actors.types import Answer, Outcome, Verdict
+
+_GYM = "reasoning_gym/"
+_CLOSE = 1e-6
+
+
+def verify(task: str, response: str, answer: Answer, *, columns: Mapping[str, Any] | None = None) -> Verdict:
+    """Grade one response to a prompt of `task`; of a list of answers any one is right.
+
+    `columns` are the other columns of the prompt's row; reasoning-gym's tasks need `entry`. Raises ConfigError for a task that
+    nobody verifies; ask `known` before a run.
+    """
+    if task.startswith(_GYM):
+        return _gym(task.removeprefix(_GYM), response, (columns or {}).get("entry"))
+    verifier = _VERIFIERS.get("exact" if task.startswith("digits/") else task)
+    if verifier is None:
+        raise ConfigError(f"no verifier for task {task!r}; known: {', '.join(sorted(_VERIFIERS))}, digits/*, {_GYM}*")
+    return verifier(response, answer)
+
+
+def known(task: str) -> bool:
+    """Whether `verify` has a verifier for the task."""
+    if task.startswith(_GYM):
+        return gym.known(task.removeprefix(_GYM))
+    return task in _VERIFIERS or task.startswith("digits/")
+
+
+def warm(tasks: Iterable[str]) -> None:
+    """Import what these tasks need, so that no response's deadline pays for it."""
+    for task in tasks:
+        if task == "math":
+            symbolic.warm()
+        elif task.startswith(_GYM):
+            gym.warm(task.removeprefix(_GYM))
+
+
+def _verdict(right: bool, extracted: str | None) -> Verdict:
+    return Verdict(float(right), Outcome.RIGHT if right else Outcome.WRONG, extracted)
+
+
+def _math(response: str, answer: Answer) -> Verdict:
+    given = answers.last_boxed(response)
+    if given is None:
+        return Verdict(0.0, Outcome.UNPARSEABLE)
+    golds = [answers.last_boxed(gold) or gold for gold in answers.gold_texts(answer)]
+    plain = answers.canonical(given)
+    if any(answers.canonical(gold) == plain for gold in golds):
+        return _verdict(True, given)
+    judged = [_equal(gold, given, plain) for gold in golds]
+    if any(judged):
+        return _verdict(True, given)
+    return _verdict(False, given) if False in judged else Verdict(0.0, Outcome.UNPARSEABLE, given)
+
+
+def _equal(gold: str, given: str, plain: str) -> bool | None:
+    """Equality of two answers; two plain numbers, the common case, are compared without the symbolic library."""
+    left, right = answers.plain_number(answers.canonical(gold)), answers.plain_number(plain)
+    if left is not None and right is not None:
+        return left == right or (left != left.to_integral_value() and abs(left - right) < _CLOSE)
+    return symbolic.equal(gold, given)
+
+
+def _gsm8k(response: str, answer: Answer) -> Verdict:
+    marked = [found for piece in response.split("####")[1:] if (found := answers.numbers(piece.partition("\n")[0]))]
+    found = marked[-1][:1] if marked else _final_number(response)
+    golds = [answers.numbers(gold.rpartition("####")[2])[-1:] for gold in answers.gold_texts(answer)]
+    return _numeric(found, golds)
+
+
+def _arithmetic(response: str, answer: Answer) -> Verdict:
+    return _numeric(_final_number(response), [answers.numbers(gold)[-1:] for gold in answers.gold_texts(answer)])
+
+
+def _final_number(response: str) -> list[Decimal]:
+    boxed = answers.last_boxed(response)
+    return answers.numbers(answers.canonical(boxed) if boxed else response)[-1:]
+
+
+def _numeric(found: list[Decimal], golds: list[list[Decimal]]) -> Verdict:
+    if not found:
+        return Verdict(0.0, Outcome.UNPARSEABLE)
+    return _verdict(found in golds, str(found[0])[:200])
+
+
+def _exact(response: str, answer: Answer) -> Verdict:
+    given = response.strip()
+    return _verdict(given in [gold.strip() for gold in answers.gold_texts(answer)], given)
+
+
+def _gym(name: str, response: str, entry: Any) -> Verdict:
+    given = gym.extract(response)
+    score = gym.score(name, given, entry)
+    if score is None:
+        return Verdict(0.0, Outcome.UNPARSEABLE, given)
+    return Verdict(score, Outcome.RIGHT if score >= 1.0 else Outcome.WRONG, given)
+
+
+def _boxed(response: str, answer: Answer) -> Verdict:
+    return _verdict(answers.count_boxed(response) == 1 and answers.last_boxed(response) is not None, None)
+
+
+def _think(response: str, answer: Answer) -> Verdict:
+    thought, closed, rest = response.strip().partition("</think>")
+    once = response.count("<think>") == 1 and response.count("</think>") == 1
+    return _verdict(bool(once and closed and thought.startswith("<think>") and rest.strip()), None)
+
+
+def _think_boxed(response: str, answer: Answer) -> Verdict:
+    return _verdict(all(form(response, answer).score for form in (_boxed, _think)), None)
+
+
+_VERIFIERS: dict[str, Callable[[str, Answer], Verdict]] = {
+    "math": _math,
+    "gsm8k": _gsm8k,
+    "arithmetic": _arithmetic,
+    "exact": _exact,
+    "format/boxed": _boxed,
+    "format/think": _think,
+    "format/think_boxed": _think_boxed,
+}

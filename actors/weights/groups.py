@@ -1,0 +1,71 @@
+"""The two ways bytes travel: a gloo group through host memory, an NCCL group between GPUs. Both broadcast from rank 0.
+
+These groups stand outside torch's default process group, because learner ranks and engine workers belong to different jobs.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+
+class BroadcastGroup(Protocol):
+    """Rank 0 sends, all others receive into a buffer of the same size."""
+
+    device: torch.device
+
+    def broadcast(self, buffer: torch.Tensor) -> None:
+        """Fill `buffer` ([bytes] uint8, contiguous, on `device`) with rank 0's; blocks until it may be used again."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class GlooGroup:
+    """Broadcast through host memory; the only way on a CPU, and where learner and engine share one GPU."""
+
+    def __init__(self, address: str, port: int, rank: int, size: int, timeout_s: float) -> None:
+        timeout = timedelta(seconds=timeout_s)
+        self.device = torch.device("cpu")
+        self._store = dist.TCPStore(address, port, size, is_master=rank == 0, timeout=timeout, wait_for_workers=False)
+        self._group = dist.ProcessGroupGloo(dist.PrefixStore("gmpo-weights", self._store), rank, size, timeout)
+
+    def broadcast(self, buffer: torch.Tensor) -> None:
+        """See BroadcastGroup."""
+        options = dist.BroadcastOptions()
+        options.rootRank, options.rootTensor = 0, 0
+        self._group.broadcast([buffer], options).wait()
+
+    def close(self) -> None:
+        """See BroadcastGroup."""
+        self._group.abort()
+
+
+class NcclGroup:
+    """Broadcast between GPUs over vLLM's stateless communicator. NCCL refuses two ranks on one device."""
+
+    def __init__(self, address: str, port: int, rank: int, size: int, timeout_s: float) -> None:
+        from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
+        from vllm.distributed.utils import StatelessProcessGroup
+
+        self.device = torch.device("cuda", torch.cuda.current_device())
+        store = StatelessProcessGroup.create(host=address, port=port, rank=rank, world_size=size, store_timeout=int(timeout_s))
+        self._communicator: Any = PyNcclCommunicator(store, device=self.device)
+
+    def broadcast(self, buffer: torch.Tensor) -> None:
+        """See BroadcastGroup."""
+        stream = torch.cuda.current_stream()
+        self._communicator.broadcast(buffer, src=0, stream=stream)
+        stream.synchronize()
+
+    def close(self) -> None:
+        """See BroadcastGroup."""
+        self._communicator.destroy()
+
+
+GROUPS: dict[str, type[GlooGroup] | type[NcclGroup]] = {"gloo": GlooGroup, "nccl": NcclGroup}

@@ -1,0 +1,201 @@
+"""The learner's half of a publication: rank 0 drives every engine through
+
+    pause -> send -> commit -> resume -> probe        (connect comes first whenever the engines or the learner group changed)
+
+Each phase has a deadline and an error that names engine, phase and version. The other ranks only take part in gathering; whatever
+goes wrong on rank 0, it keeps drawing buckets to the end, so that nobody waits in a collective, and then tells all ranks.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import ray
+import torch
+
+from actors.errors import WeightSyncError, WeightSyncMismatch, WeightSyncTimeout
+from actors.weights.config import WeightsConfig
+from actors.weights.groups import GROUPS, BroadcastGroup
+from actors.weights.protocol import Digest, ParamSpec, buckets, pack
+
+
+class WeightStream(Protocol):
+    """Where weights come from. Iterating is a collective of the learner group: all ranks iterate, in the same order."""
+
+    def specs(self) -> Sequence[ParamSpec]:
+        """Names, dtypes and shapes on the wire, in order; no communication."""
+        ...
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """The whole tensors, in that order, in their wire dtype."""
+        ...
+
+
+class Publisher:
+    """Sends policy versions to the engines. `transport` is "gloo" or "nccl"; `engines` are actor handles, meaningful on rank 0."""
+
+    def __init__(self, config: WeightsConfig, transport: str, *, rank: int, tolerance: float) -> None:
+        self._config = config
+        self._transport = transport
+        self._rank = rank
+        self._tolerance = tolerance
+        self._group: BroadcastGroup | None = None
+        self._engines: tuple[Any, ...] = ()
+
+    def connect(self, engines: Sequence[Any], workers: int, version: int) -> None:
+        """Open a new group of this rank and `workers` workers of each engine (rank 0 only; a no-op elsewhere).
+
+        Independent engines all count their workers from 0, so each is given its own offset.
+        """
+        if self._rank != 0:
+            return
+        self.close()
+        self._engines = tuple(engines)
+        timeout_s, size = self._config.connect_timeout_s, 1 + workers * len(engines)
+        address, port = ray.util.get_node_ip_address(), _free_port()
+        info = {
+            "address": address,
+            "port": port,
+            "size": size,
+            "bucket_bytes": self._bucket_bytes,
+            "timeout_s": self._config.send_timeout_s,
+        }
+        joining = [engine.join.remote(info | {"rank_offset": 1 + index * workers}) for index, engine in enumerate(engines)]
+        self._group = GROUPS[self._transport](address, port, 0, size, timeout_s)
+        self._await(joining, "connect", version, timeout_s)
+
+    def publish(
+        self, version: int, weights: WeightStream, probe: tuple[list[int], Sequence[float]], synchronize: Callable[[str], str]
+    ) -> dict[str, float]:
+        """Put `weights` into every engine under the label `version`; returns timings and checks as `weights/*` metrics.
+
+        probe: token ids [L] and the learner's log-probs [L - 1] of all but the first. synchronize: gives every rank rank 0's string.
+        Raises WeightSyncError, the same on all ranks.
+        """
+        if self._rank != 0:
+            for _ in weights.tensors():
+                pass
+            if failure := synchronize(""):
+                raise WeightSyncError(failure, engine="all", phase="send", version=version)
+            return {}
+        failure, metrics, error = "", {}, None
+        try:
+            metrics = self._publish(version, weights, probe)
+        except Exception as caught:
+            failure, error = repr(caught), caught
+        synchronize(failure)
+        if error is not None:
+            raise error
+        return metrics
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+
+    @property
+    def _bucket_bytes(self) -> int:
+        return self._config.bucket_mib * 2**20
+
+    def _publish(self, version: int, weights: WeightStream, probe: tuple[list[int], Sequence[float]]) -> dict[str, float]:
+        control_s = self._config.control_timeout_s
+        tensors = weights.tensors()
+        try:
+            clock = _Clock()
+            with clock("pause"):
+                self._await([engine.pause.remote() for engine in self._engines], "pause", version, control_s)
+                self._await([engine.begin_update.remote() for engine in self._engines], "pause", version, control_s)
+            with clock("send"):
+                digest = self._send(version, weights.specs(), tensors)
+            with clock("commit"):
+                commits = self._await([engine.commit.remote(version) for engine in self._engines], "commit", version, control_s)
+                self._compare(version, digest, commits)
+            with clock("resume"):
+                self._await([engine.resume.remote() for engine in self._engines], "resume", version, control_s)
+        finally:
+            for _ in tensors:  # the other ranks are in the same collective: go through with it
+                pass
+        with clock("probe"):
+            error = self._probe(version, probe)
+        size_bytes = sum(spec.size_bytes for spec in weights.specs())
+        return clock.metrics() | {
+            "weights/bytes": float(size_bytes),
+            "weights/bandwidth": size_bytes / clock.seconds["send"],
+            "weights/probe_error": error,
+            "weights/digest_ok": 1.0,
+        }
+
+    def _send(self, version: int, specs: Sequence[ParamSpec], tensors: Iterator[torch.Tensor]) -> str:
+        if self._group is None:
+            raise WeightSyncError("no engine was connected", engine="all", phase="send", version=version)
+        params = [(spec.name, spec.dtype, list(spec.shape)) for spec in specs]
+        receiving = [engine.receive.remote(params) for engine in self._engines]
+        digest = Digest()
+        for bucket in buckets(specs, self._bucket_bytes):
+            buffer = pack([next(tensors) for _ in bucket], self._group.device)
+            self._group.broadcast(buffer)
+            digest.update(buffer)
+        self._await(receiving, "send", version, self._config.send_timeout_s)
+        return digest.hexdigest()
+
+    def _compare(self, version: int, digest: str, commits: Sequence[tuple[str, str]]) -> None:
+        for index, (received, _) in enumerate(commits):
+            if received != digest:
+                raise WeightSyncMismatch(f"received {received}, sent {digest}", engine=index, phase="commit", version=version)
+        if len({checksum for _, checksum in commits}) != 1:
+            raise WeightSyncMismatch("engines hold different tensors", engine="all", phase="commit", version=version)
+
+    def _probe(self, version: int, probe: tuple[list[int], Sequence[float]]) -> float:
+        token_ids, expected = probe
+        calls = [engine.probe.remote(token_ids) for engine in self._engines]
+        worst = 0.0
+        for index, found in enumerate(self._await(calls, "probe", version, self._config.control_timeout_s)):
+            error = max(abs(ours - theirs) for ours, theirs in zip(expected, found, strict=True))
+            if not error <= self._tolerance:
+                raise WeightSyncMismatch(f"probe log-probs differ by {error:.2e}", engine=index, phase="probe", version=version)
+            worst = max(worst, error)
+        return worst
+
+    def _await(self, calls: Sequence[Any], phase: str, version: int, timeout_s: float) -> list[Any]:
+        _, late = ray.wait(list(calls), num_returns=len(calls), timeout=timeout_s)
+        if late:
+            raise WeightSyncTimeout(f"no answer in {timeout_s:g} s", engine=calls.index(late[0]), phase=phase, version=version)
+        results = []
+        for index, call in enumerate(calls):
+            try:
+                results.append(ray.get(call))
+            except Exception as error:
+                raise WeightSyncError(str(error), engine=index, phase=phase, version=version) from error
+        return results
+
+
+class _Clock:
+    """Seconds per phase; `pause` to `resume` is what generation feels."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[phase] = time.monotonic() - began
+
+    def metrics(self) -> dict[str, float]:
+        paused = _total(self.seconds, ("pause", "send", "commit", "resume"))
+        return {"weights/pause_s": paused, "weights/send_s": self.seconds["send"], "weights/publish_s": paused + self.seconds["probe"]}
+
+
+def _total(seconds: dict[str, float], phases: Iterable[str]) -> float:
+    return sum(seconds[phase] for phase in phases)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,87 @@
+"""The command line: one verb per thing a person does with a run. Errors that the person can mend are one message and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from actors.errors import GmpoError, UsageError
+from services.config import dump, load_recipe
+from services.telemetry.console import screen
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+RecipePath = Annotated[Path, typer.Argument(help="Recipe, a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.field=value, as often as needed.")]
+RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a verb; its errors become messages and exit status 2 (the person's) or 1 (the run's)."""
+
+    @app.command(name=function.__name__.strip("_"))
+    @wraps(function)
+    def command(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except GmpoError as error:
+            screen(stderr=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+
+    return command
+
+
+@verb
+def config(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Print a recipe with all defaults filled in, or name each bad field."""
+    screen().print(dump(load_recipe(recipe, overrides or [])), markup=False, highlight=False, soft_wrap=True, end="")
+
+
+@verb
+def warmup(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Make the recipe's tiny policy and teach it, unless it is cached."""
+    from services.training.warmup import require_tiny, warm_policy
+
+    out = screen()
+    loaded = load_recipe(recipe, overrides or [])
+    require_tiny(loaded)
+    out.print(str(warm_policy(loaded, lambda text: out.print(text, markup=False))), markup=False, soft_wrap=True)
+
+
+@verb
+def train(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Run a recipe, or go on with a run that was interrupted: it is the same command."""
+    from services.training.train import train as run
+
+    directory = run(load_recipe(recipe, overrides or []))
+    screen().print(f"run directory: {directory}", markup=False, soft_wrap=True)
+
+
+@verb
+def stop(run: RunPath) -> None:
+    """Ask a run to checkpoint and end."""
+    from services.training.rundir import request_stop
+
+    request_stop(run)
+
+
+@verb
+def report(run: RunPath) -> None:
+    """Write the run's report.html again."""
+    from services.telemetry.report import write_report
+
+    screen().print(str(write_report(run)), markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of `gmpo` and of `python -m services.cli`."""
+    app(prog_name="gmpo")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

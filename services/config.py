@@ -1,0 +1,215 @@
+"""The recipe: one typed tree, composed of each pool's own section. Parsing it imports neither torch nor vLLM.
+
+A recipe is a YAML file; `section.field=value` on the command line overrides it. Each bad field is named by its path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from actors.errors import ConfigError
+from actors.generation.config import GenerationConfig
+from actors.learner.config import LearnerConfig
+from actors.modeling.config import PolicyConfig, TinyPolicy
+from actors.prompts.config import PromptsConfig
+from actors.reference.config import ReferenceConfig
+from actors.replay.config import ReplayConfig
+from actors.reward.config import RewardConfig
+from actors.section import Section
+from actors.weights.config import WeightsConfig
+from services.policy.config import ServeConfig
+from services.telemetry.config import TelemetryConfig
+
+
+class RunConfig(Section):
+    """The run's name, size and seed."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """The run directory is `<root>/<name>`; the same name continues the same run."""
+    root: str = Field(default_factory=lambda: os.environ.get("GMPO_RUN_ROOT", "runs"))
+    """Where run directories are; the environment variable GMPO_RUN_ROOT sets the default."""
+    seed: int = Field(0, ge=0)
+    """Seed of prompts, samples, shuffles and initial states."""
+    steps: int = Field(gt=0)
+    """Training steps; each publishes one policy version."""
+    prompts_per_step: int = Field(gt=0)
+    """Groups in one step."""
+    export_every: int = Field(10, gt=0)
+    """Steps between two servable versions under `policies/`; the last step always makes one."""
+    keep_policies: int = Field(3, gt=0)
+    """Newest versions kept; older ones are deleted."""
+    record_share: float = Field(1.0, ge=0, le=1)
+    """Share of the steps whose rollouts are written to `rollouts/`."""
+    checkpoint_url: str | None = None
+    """Where learner checkpoints go, any filesystem URL that pyarrow opens; by default `checkpoints/` in the run directory."""
+
+
+class EvaluationConfig(Section):
+    """Held-out accuracy during training, by the engines themselves."""
+
+    every: int = Field(0, ge=0)
+    """Steps between two evaluations; before the first and after the last step there always is one. 0: only those two."""
+    samples: int = Field(4, gt=0)
+    """Sampled responses per held-out problem, beside the greedy one."""
+
+
+class ClusterConfig(Section):
+    """The Ray cluster the pools live in."""
+
+    address: str | None = None
+    """Address of a running cluster; by default RAY_ADDRESS (set in every Ray job), and without it a cluster of its own on this machine."""
+    cpus: float | None = Field(None, gt=0)
+    """CPUs of the own cluster; by default all."""
+    object_store_mib: int = Field(512, ge=80)
+    """Object store of the own cluster, in MiB."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """What models run on; auto takes GPUs where there are any."""
+    log_to_driver: bool = False
+    """Print what the actors print; they always write to Ray's own log files."""
+    wait_timeout_s: float = Field(300, gt=0)
+    """Seconds a growing cluster may take to offer what the pools ask for."""
+    allow_open: bool = False
+    """Run on a cluster without token authentication; only where someone else secures it."""
+
+
+class Recipe(Section):
+    """All of a run's settings."""
+
+    run: RunConfig
+    policy: PolicyConfig = TinyPolicy()
+    prompts: PromptsConfig
+    generation: GenerationConfig = GenerationConfig()
+    reward: RewardConfig = RewardConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    replay: ReplayConfig = ReplayConfig()
+    learner: LearnerConfig = LearnerConfig()
+    weights: WeightsConfig = WeightsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    serve: ServeConfig = ServeConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory."""
+        return Path(self.run.root) / self.run.name
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt + response the engines plan for, in tokens."""
+        return self.generation.max_model_len or self.prompts.max_tokens + self.generation.max_tokens
+
+    @property
+    def outstanding(self) -> int:
+        """Prompts that may be under way at once (running, ready or claimed) under the staleness bound."""
+        return (self.replay.max_staleness + 1) * self.run.prompts_per_step
+
+    @model_validator(mode="after")
+    def _fits_itself(self) -> Recipe:
+        for path, problem in _contradictions(self):
+            raise ValueError(f"{path}: {problem}")
+        return self
+
+
+def _contradictions(recipe: Recipe) -> Sequence[tuple[str, str]]:
+    rows = recipe.run.prompts_per_step * recipe.generation.group_size
+    found = []
+    if rows % recipe.learner.updates_per_step:
+        found.append(
+            (
+                "learner.updates_per_step",
+                f"{rows} responses a step (run.prompts_per_step x generation.group_size) cannot be cut into "
+                f"{recipe.learner.updates_per_step} equal updates",
+            )
+        )
+    if recipe.replay.capacity is not None and recipe.replay.capacity < recipe.outstanding:
+        found.append(
+            (
+                "replay.capacity",
+                f"{recipe.replay.capacity} is less than the {recipe.outstanding} groups that max_staleness and prompts_per_step admit: "
+                "the run would stand still",
+            )
+        )
+    if recipe.prompts.max_tokens + recipe.generation.max_tokens > recipe.max_model_len:
+        found.append(("generation.max_model_len", "prompts.max_tokens + generation.max_tokens do not fit"))
+    if isinstance(recipe.policy, TinyPolicy) and recipe.max_model_len > recipe.policy.max_positions:
+        found.append(
+            ("policy.max_positions", f"{recipe.policy.max_positions} is less than the {recipe.max_model_len} tokens of a sequence")
+        )
+    if recipe.learner.kl_coefficient > 0 and not recipe.reference.enabled:
+        found.append(("reference.enabled", "learner.kl_coefficient needs the reference pool"))
+    return found
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `section.field=value` overrides; ConfigError names the path of every bad field."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of sections")
+    for override in overrides:
+        _override(tree, override)
+    return parse_recipe(tree)
+
+
+def parse_recipe(tree: Mapping[str, Any]) -> Recipe:
+    """Turn a plain tree into a Recipe, or raise ConfigError with one line per bad field."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        lines = [_line(item["loc"], item["msg"]) for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The whole tree as plain values, defaults filled in."""
+    return recipe.model_dump(mode="json")
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved tree as YAML."""
+    return yaml.safe_dump(resolved(recipe), sort_keys=False)
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted paths at which two trees differ."""
+    keys = []
+    for key in dict.fromkeys([*ours, *theirs]):
+        left, right = ours.get(key), theirs.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            keys += differing_keys(left, right, f"{prefix}{key}.")
+        elif left != right:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def _line(location: tuple[int | str, ...], message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, location))}: {text}" if location else text
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"{override!r}: an override is written section.field=value")
+    node = tree
+    for key in keys[:-1]:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{path}: {key} is not a section")
+        node = child
+    try:
+        node[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"{path}: {value!r} is not a YAML value") from None

@@ -1,0 +1,1 @@
+"""What a run shows of itself: declared metrics, the sinks they go to, the console and the report."""

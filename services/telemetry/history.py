@@ -1,0 +1,93 @@
+"""What a run directory remembers, read back for people: figures per step, evaluations, rollouts. All of it may be partial."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+
+SAMPLE_COLUMNS = ("step", "ordinal", "sample", "prompt", "response", "score", "outcome", "version_oldest", "version_newest", "advantage")
+
+Series = tuple[list[int], list[float]]
+"""(steps, values), without the steps that have no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training response as it was scored; a field the file lacks is None."""
+
+    step: int | None
+    ordinal: int | None
+    sample: int | None
+    prompt: str
+    response: str
+    score: float | None
+    outcome: str | None
+    version_oldest: int | None
+    version_newest: int | None
+    advantage: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A run as its files tell it."""
+
+    config: str  # config.yaml as text, empty where there is none
+    metrics: list[dict[str, Any]]  # the objects of metrics.jsonl, in order of step
+    evaluations: list[dict[str, Any]]  # the objects of evaluation.jsonl, in order of step
+    first: list[Sample]  # of the first step that has rollouts
+    last: list[Sample]  # of the last such step; empty where it is the first
+
+    def series(self, name: str) -> Series:
+        """One figure over the steps."""
+        return _series(self.metrics, name)
+
+    def accuracy(self, kind: str) -> Series:
+        """Held-out accuracy, "sampled" or "greedy", from the evaluations or else from the metrics."""
+        steps, values = _series(self.evaluations, kind)
+        return (steps, values) if steps else self.series(f"eval/{kind}")
+
+
+def read_history(run_dir: Path) -> History:
+    """Read what there is in `run_dir`."""
+    config = run_dir / "config.yaml"
+    files = sorted((run_dir / "rollouts").glob("*.parquet"), key=_number)
+    return History(
+        config=config.read_text(encoding="utf-8") if config.exists() else "",
+        metrics=_read_lines(run_dir / "metrics.jsonl"),
+        evaluations=_read_lines(run_dir / "evaluation.jsonl"),
+        first=_read_samples(files[0]) if files else [],
+        last=_read_samples(files[-1]) if len(files) > 1 else [],
+    )
+
+
+def _series(rows: Iterable[dict[str, Any]], name: str) -> Series:
+    points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file by step; a last line that is still being written is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
+    return sorted(rows, key=lambda row: int(row["step"]))
+
+
+def _read_samples(path: Path) -> list[Sample]:
+    there = set(parquet.read_schema(path).names)
+    if not {"prompt", "response"} <= there:
+        return []
+    rows = parquet.read_table(path, columns=[name for name in SAMPLE_COLUMNS if name in there]).to_pylist()
+    return [Sample(**{name: row.get(name) for name in SAMPLE_COLUMNS}) for row in rows]
+
+
+def _number(path: Path) -> tuple[int, str]:
+    digits = re.findall(r"\d+", path.stem)
+    return (int(digits[-1]) if digits else -1, path.name)

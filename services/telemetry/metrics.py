@@ -1,0 +1,126 @@
+"""Every figure a run reports, declared once: name, unit, kind and meaning.
+
+A metric is called `area/thing` in trackers and `gmpo_area_thing_unit` in Prometheus. To add one, add its line to `METRICS`;
+logging a name without a line raises MetricError. A name ending in `/*` declares a family, such as one figure per reward part.
+
+A gauge carries the value of its step, a counter the increment of its step (Prometheus adds them up), and a histogram one
+observation per step.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from actors.errors import MetricError
+
+Kind = Literal["gauge", "counter", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One declared figure; `unit` is spelled as Prometheus spells it, empty where the figure has none."""
+
+    name: str
+    unit: str
+    kind: Kind
+    help: str
+
+    @property
+    def family(self) -> bool:
+        """True where the last part of the name is free."""
+        return self.name.endswith("/*")
+
+    @property
+    def prometheus_name(self) -> str:
+        """`gmpo_area_thing_unit`; counters end in `_total`."""
+        area, _, thing = self.name.removesuffix("/*").partition("/")
+        thing = thing.replace("/", "_")
+        if thing.endswith("_per_s"):
+            thing += "econd"
+        elif thing.endswith("_s"):
+            thing += "econds"
+        if self.unit and not thing.endswith(self.unit):
+            thing += f"_{self.unit}"
+        return f"gmpo_{area}_{thing}" + ("_total" if self.kind == "counter" else "")
+
+
+METRICS: tuple[Metric, ...] = (
+    # Rewards, over the responses of the step.
+    Metric("reward/mean", "", "gauge", "Mean reward of the graded responses"),
+    Metric("reward/std", "", "gauge", "Standard deviation of the reward"),
+    Metric("reward/right", "fraction", "gauge", "Share of graded responses that are right"),
+    Metric("reward/parse_failures", "responses", "counter", "Responses without a readable answer (graded as wrong)"),
+    Metric("reward/masked", "responses", "counter", "Responses left out because verification itself failed (timeout, crash, oom)"),
+    Metric("reward/zero_advantage_groups", "groups", "counter", "Groups whose responses all earned the same reward"),
+    Metric("reward/verified_per_s", "per_second", "gauge", "Responses verified per second"),
+    Metric("reward/part/*", "", "gauge", "Mean of one unweighted term of the reward"),
+    # Generation.
+    Metric("generation/tokens", "tokens", "counter", "Tokens sampled"),
+    Metric("generation/tokens_per_s", "tokens_per_second", "gauge", "Tokens sampled per second over all engines"),
+    Metric("generation/length_mean", "tokens", "gauge", "Mean response length"),
+    Metric("generation/truncated", "responses", "counter", "Responses cut off at the token limit"),
+    Metric("generation/empty", "responses", "counter", "Responses without a single token"),
+    Metric("generation/running", "groups", "gauge", "Groups being sampled"),
+    # Replay queue.
+    Metric("queue/depth", "groups", "gauge", "Groups ready to be claimed"),
+    Metric("queue/claimed", "groups", "gauge", "Groups claimed and not yet published"),
+    Metric("queue/wait_s", "seconds", "histogram", "Time the learner waited for its batch"),
+    # Staleness: version being trained minus the oldest version among a group's tokens.
+    Metric("staleness/mean", "versions", "gauge", "Mean age of the groups of the step"),
+    Metric("staleness/max", "versions", "gauge", "Greatest age of a group of the step"),
+    # Learner, over the updates of the step.
+    Metric("learner/loss", "", "gauge", "Objective, mean over the updates"),
+    Metric("learner/grad_norm", "", "gauge", "Gradient norm before clipping, mean over the updates"),
+    Metric("learner/lr", "", "gauge", "Learning rate of the last update"),
+    Metric("learner/updates", "updates", "counter", "Optimizer steps"),
+    Metric("learner/log_ratio_min", "nats", "gauge", "Least log-ratio of a token, current to old policy"),
+    Metric("learner/log_ratio_max", "nats", "gauge", "Greatest log-ratio of a token, current to old policy"),
+    Metric("learner/sequence_ratio", "", "gauge", "Mean ratio of a response, current to old policy, as the objective weighs it"),
+    Metric("learner/clip_fraction", "fraction", "gauge", "Share of tokens whose clip binds"),
+    Metric("learner/entropy", "nats", "gauge", "Mean entropy of the next-token distribution"),
+    Metric("learner/kl_ref", "nats", "gauge", "KL to the frozen starting policy (k3)"),
+    Metric("learner/kl_behaviour", "nats", "gauge", "KL to the policy that sampled the tokens"),
+    Metric("learner/mismatch", "nats", "gauge", "Mean |log-prob of the engine - log-prob of the learner| on the same tokens"),
+    Metric("learner/tokens_per_s", "tokens_per_second", "gauge", "Tokens learned from per second over all ranks"),
+    Metric("learner/seconds", "seconds", "histogram", "Time the learner worked on the step"),
+    # The step as a whole.
+    Metric("step/seconds", "seconds", "histogram", "Time from one published version to the next"),
+    Metric("step/version", "", "gauge", "Newest policy version"),
+    Metric("step/samples_per_s", "samples_per_second", "gauge", "Responses trained on per second"),
+    # Weight publication.
+    Metric("weights/publish_s", "seconds", "histogram", "Time from pause to resume, probe included"),
+    Metric("weights/pause_s", "seconds", "histogram", "Time the engines stood still"),
+    Metric("weights/send_s", "seconds", "histogram", "Time the bytes took"),
+    Metric("weights/bytes", "bytes", "counter", "Bytes sent to each engine"),
+    Metric("weights/bandwidth", "bytes_per_second", "gauge", "Bytes per second while sending"),
+    Metric(
+        "weights/probe_error",
+        "nats",
+        "gauge",
+        "Greatest |log-prob of engine - log-prob of learner| on the probe prompt",
+    ),
+    Metric("weights/digest_ok", "", "gauge", "1 where the bytes received equal the bytes sent, 0 where not"),
+    # Held-out questions.
+    Metric("eval/sampled", "fraction", "gauge", "Held-out accuracy of sampled answers"),
+    Metric("eval/greedy", "fraction", "gauge", "Held-out accuracy of greedy answers"),
+    # Prompts and their lives.
+    Metric("prompts/rejected", "prompts", "counter", "Rows left out as malformed or too long"),
+    Metric("ledger/trained", "prompts", "gauge", "Prompts trained on"),
+    Metric("ledger/dropped", "prompts", "gauge", "Prompts dropped with a reason"),
+    # The run.
+    Metric("run/eta_s", "seconds", "gauge", "Time left at the present pace"),
+)
+
+_BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def declared(name: str) -> Metric:
+    """The declaration of `name`, of its family where it belongs to one; MetricError where there is none."""
+    metric = _BY_NAME.get(name) or _BY_NAME.get(f"{name.rpartition('/')[0]}/*")
+    if metric is None:
+        near = difflib.get_close_matches(name, _BY_NAME, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise MetricError(f"metric {name!r} is not declared in services/telemetry/metrics.py{hint}")
+    return metric

@@ -1,0 +1,109 @@
+"""The Ray cluster of a run: connecting, what the pools ask of it, and where they are placed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from actors.errors import ClusterError
+from services.config import ClusterConfig, Recipe
+
+PASSED_ON = ("HF_", "WANDB_", "MLFLOW_", "NCCL_", "GLOO_")
+"""Prefixes of environment variables that reach every actor."""
+
+
+def has_gpu(config: ClusterConfig) -> bool:
+    """Whether the run uses GPUs: what the recipe says, or whether this machine (or the connected cluster) has any."""
+    if config.device != "auto":
+        return config.device == "gpu"
+    if ray.is_initialized():
+        return bool(ray.cluster_resources().get("GPU", 0) > 0)
+    if shutil.which("nvidia-smi") is None:
+        return False
+    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).stdout.startswith(b"GPU ")
+
+
+def is_own_cluster(config: ClusterConfig) -> bool:
+    """Whether the run starts a cluster of its own on this machine."""
+    return config.address is None and "RAY_ADDRESS" not in os.environ
+
+
+def connect(config: ClusterConfig) -> None:
+    """Connect to the recipe's cluster or start one. Fails closed: no listening Ray without token authentication."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    if is_own_cluster(config):
+        _refuse_open(config, os.environ.get("RAY_AUTH_MODE", "token"))  # unset, Ray's own local cluster turns token authentication on
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this run alone: no file that others could read
+        ray.init(
+            num_cpus=int(config.cpus) if config.cpus else None,
+            include_dashboard=False,
+            object_store_memory=config.object_store_mib * 2**20,
+            log_to_driver=config.log_to_driver,
+            logging_level="ERROR",
+            runtime_env={"env_vars": environment},
+        )
+        return
+    _refuse_open(config, os.environ.get("RAY_AUTH_MODE"))
+    ray.init(
+        address=config.address or "auto",
+        log_to_driver=config.log_to_driver,
+        logging_level="ERROR",
+        runtime_env={"env_vars": environment},
+    )
+
+
+def _refuse_open(config: ClusterConfig, mode: str | None) -> None:
+    if mode != "token" and not config.allow_open:
+        raise ClusterError(
+            "cluster: RAY_AUTH_MODE is not 'token': whoever reaches an open cluster can run code on it; "
+            "set cluster.allow_open=true only where someone else secures it"
+        )
+
+
+def demand(recipe: Recipe, *, gpu: bool) -> dict[str, float]:
+    """The sum of what all pools ask for."""
+    generation, learner, reference, reward = recipe.generation, recipe.learner, recipe.reference, recipe.reward
+    scorers = reference.actors if reference.enabled else 0
+    cpus = generation.engines * generation.cpus + learner.ranks * learner.cpus + scorers * reference.cpus + reward.actors * reward.cpus
+    gpus = generation.engines * generation.tensor_parallel + learner.ranks * learner.gpus + scorers * reference.gpus
+    return {"CPU": cpus, "GPU": gpus} if gpu else {"CPU": cpus}
+
+
+def require(recipe: Recipe, *, gpu: bool, tell: Callable[[str], None]) -> None:
+    """Wait until the cluster offers what the pools ask for; ClusterError where it cannot, or not in time."""
+    wanted = demand(recipe, gpu=gpu)
+    deadline = time.monotonic() + (0 if is_own_cluster(recipe.cluster) else recipe.cluster.wait_timeout_s)
+    while missing := _missing(wanted):
+        if time.monotonic() >= deadline:
+            raise ClusterError(f"cluster: the pools ask for {_text(wanted)}, but the cluster lacks {_text(missing)}")
+        tell(f"waiting for the cluster to offer {_text(missing)} more")
+        time.sleep(5)
+
+
+def _missing(wanted: dict[str, float]) -> dict[str, float]:
+    offered = ray.cluster_resources()
+    return {name: amount - offered.get(name, 0) for name, amount in wanted.items() if amount > offered.get(name, 0)}
+
+
+def _text(resources: dict[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+def engine_group(recipe: Recipe, *, gpu: bool) -> PlacementGroup:
+    """One bundle per vLLM worker of one engine, packed on a node; the driver holds it for the whole run."""
+    generation = recipe.generation
+    bundle = {"CPU": max(generation.cpus, 0.01)} | ({"GPU": 1} if gpu else {})
+    return placement_group([bundle] * generation.tensor_parallel, strategy="PACK")
+
+
+def release(groups: list[PlacementGroup]) -> None:
+    """Give placement groups back."""
+    for group in groups:
+        remove_placement_group(group)

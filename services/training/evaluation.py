@@ -1,0 +1,73 @@
+"""Held-out accuracy during a run, by its own engines and verifiers: sampled as in training, and greedy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.generation.engine import Sampling
+from actors.types import Outcome, Prompt, RolloutGroup
+from services.config import Recipe
+from services.training.pools import Pools
+
+SHOWN = 16
+"""Held-out problems whose answers are kept for the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Shares of right answers, and samples to look at."""
+
+    step: int
+    sampled: float
+    greedy: float
+    problems: int
+    samples: list[dict[str, Any]]
+
+    def row(self) -> dict[str, Any]:
+        """One line of evaluation.jsonl."""
+        return {"step": self.step, "sampled": self.sampled, "greedy": self.greedy, "n": self.problems, "samples": self.samples}
+
+    def metrics(self) -> dict[str, float]:
+        """As metrics of the step."""
+        return {"eval/sampled": self.sampled, "eval/greedy": self.greedy}
+
+
+async def evaluate(recipe: Recipe, pools: Pools, problems: Sequence[Prompt], step: int) -> Evaluation:
+    """Ask every held-out problem, sampled and greedily."""
+    generation = recipe.generation
+    sampling = Sampling(recipe.evaluation.samples, generation.temperature, generation.top_p, generation.top_k, generation.max_tokens)
+    greedy = Sampling(1, 0.0, 1.0, 0, generation.max_tokens)
+    sampled_groups = await asyncio.gather(*(_ask(pools, problem, sampling) for problem in problems))
+    greedy_groups = await asyncio.gather(*(_ask(pools, problem, greedy) for problem in problems))
+    return Evaluation(
+        step, _right(sampled_groups), _right(greedy_groups), len(problems), [_sample(group) for group in greedy_groups[:SHOWN]]
+    )
+
+
+async def _ask(pools: Pools, problem: Prompt, sampling: Sampling) -> RolloutGroup:
+    async with pools.generation.least_loaded() as engine:
+        meta, group = engine.generate.options(num_returns=2).remote(problem, sampling)
+        await meta
+    async with pools.reward.least_loaded() as verifier:
+        _, graded = verifier.verify.options(num_returns=2).remote(group)
+        answer: RolloutGroup = await graded
+    return answer
+
+
+def _right(groups: Sequence[RolloutGroup]) -> float:
+    """Share of right answers among the graded ones."""
+    verdicts = [verdict for group in groups for verdict in group.verdicts or () if verdict.graded]
+    return sum(verdict.outcome is Outcome.RIGHT for verdict in verdicts) / max(1, len(verdicts))
+
+
+def _sample(group: RolloutGroup) -> dict[str, Any]:
+    verdict = group.verdicts[0] if group.verdicts else None
+    return {
+        "prompt": group.prompt.text,
+        "response": group.rollouts[0].text,
+        "answer": str(group.prompt.answer),
+        "score": verdict.score if verdict else None,
+    }

@@ -1,0 +1,132 @@
+"""The actor pools of a run: made here, routed to the least loaded, and closed with nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from actors.errors import EngineError
+from actors.generation.engine import MAX_CONCURRENCY, Engine, EngineSpec, engine_environment
+from actors.learner.advantages import GroupAdvantages
+from actors.reference.scorer import ReferenceScorer
+from actors.replay.queue import QueueSpec, ReplayQueue
+from actors.reward.pool import Verifier
+from services.config import Recipe
+from services.training import cluster
+from services.training.rundir import RunDirectory
+
+CLOSE_TIMEOUT_S = 20.0
+
+
+class Pool:
+    """Actors of one kind; work goes to whoever has the least."""
+
+    def __init__(self, actors: Sequence[Any]) -> None:
+        self.actors = tuple(actors)
+        self._load = [0] * len(self.actors)
+
+    @asynccontextmanager
+    async def least_loaded(self) -> AsyncIterator[Any]:
+        """The actor with the least work, counted as busy inside the block."""
+        index = self._load.index(min(self._load))
+        self._load[index] += 1
+        try:
+            yield self.actors[index]
+        finally:
+            self._load[index] -= 1
+
+
+class Pools:
+    """All pools of a run but the learner group, which Ray Train places."""
+
+    def __init__(self, recipe: Recipe, model: str, *, gpu: bool, transport: str, tasks: Sequence[str]) -> None:
+        self._groups: list[PlacementGroup] = []
+        specs = [engine_spec(recipe, model, index, gpu=gpu, transport=transport) for index in range(recipe.generation.engines)]
+        self.generation = Pool([self._engine(recipe, spec) for spec in specs])
+        reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, max_concurrency=MAX_CONCURRENCY)
+        self.reward = Pool([reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)])
+        self.reference = Pool(_reference_actors(recipe, model, gpu=gpu))
+        self.pids: dict[int, list[int]] = {}
+
+    def _engine(self, recipe: Recipe, spec: EngineSpec) -> Any:
+        group = cluster.engine_group(recipe, gpu=spec.gpu)
+        self._groups.append(group)
+        whole = spec.gpu and recipe.generation.tensor_parallel == 1
+        return (
+            ray.remote(Engine)
+            .options(
+                num_cpus=recipe.generation.cpus,
+                num_gpus=1 if whole else 0,
+                max_concurrency=MAX_CONCURRENCY,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True),
+                runtime_env={"env_vars": engine_environment(spec)},
+            )
+            .remote(spec)
+        )
+
+    async def start(self, timeout_s: float) -> list[float]:
+        """Wait until every engine, verifier and scorer is up. Returns the engines' start-up seconds."""
+        engines = [actor.start.remote() for actor in self.generation.actors]
+        others = [actor.ready.remote() for actor in (*self.reward.actors, *self.reference.actors)]
+        try:
+            started = await asyncio.wait_for(asyncio.gather(*engines, *others), timeout_s)
+        except TimeoutError:
+            raise EngineError(f"the pools were not up after {timeout_s:g} s") from None
+        reports = started[: len(engines)]
+        self.pids = {index: report["pids"] for index, report in enumerate(reports)}
+        return [report["seconds"] for report in reports]
+
+    async def close(self) -> None:
+        """End every actor and its children."""
+        closable = (*self.generation.actors, *self.reward.actors)
+        closing = asyncio.gather(*(actor.close.remote() for actor in closable), return_exceptions=True)
+        await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S)
+        for actor in (*closable, *self.reference.actors):
+            ray.kill(actor)
+        cluster.release(self._groups)
+
+
+def engine_spec(recipe: Recipe, model: str, index: int, *, gpu: bool, transport: str) -> EngineSpec:
+    """What engine `index` of the recipe is made of."""
+    return EngineSpec(
+        index=index,
+        model=model,
+        dtype=recipe.policy.dtype,
+        transport=transport,
+        max_model_len=recipe.max_model_len,
+        seed=recipe.run.seed,
+        gpu=gpu,
+        config=recipe.generation,
+    )
+
+
+def _reference_actors(recipe: Recipe, model: str, *, gpu: bool) -> list[Any]:
+    config = recipe.reference
+    if not config.enabled:
+        return []
+    options = {"num_cpus": config.cpus, "num_gpus": config.gpus if gpu else 0, "max_concurrency": MAX_CONCURRENCY}
+    scorer = ray.remote(ReferenceScorer).options(**options)
+    return [scorer.remote(model, recipe.policy.dtype, recipe.generation.temperature, config) for _ in range(config.actors)]
+
+
+def replay_queue(recipe: Recipe, run: RunDirectory, snapshot: Sequence[Sequence[Any]], step: int) -> Any:
+    """The queue actor, on the driver's node: it writes the ledger into the run directory."""
+    spec = QueueSpec(
+        prompts_per_step=recipe.run.prompts_per_step,
+        updates_per_step=recipe.learner.updates_per_step,
+        max_staleness=recipe.replay.max_staleness,
+        steps=recipe.run.steps,
+        seed=recipe.run.seed,
+        skip_zero_advantage=recipe.learner.skip_zero_advantage,
+        advantages=GroupAdvantages(recipe.learner.advantage),
+        history=run.path / "ledger.jsonl",
+    )
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = ray.remote(ReplayQueue).options(num_cpus=0, max_concurrency=MAX_CONCURRENCY, scheduling_strategy=here)
+    return queue.remote(spec, snapshot, step)

@@ -1,0 +1,116 @@
+"""The run directory: where a run keeps what it did, and the rule for going on with it.
+
+<root>/<name>/
+    config.yaml        the resolved recipe
+    metrics.jsonl      one object a step
+    evaluation.jsonl   held-out accuracy and sample answers
+    ledger.jsonl       append-only history of every prompt
+    rollouts/          one Parquet file a step
+    checkpoints/       learner state
+    policies/step-N/   servable versions
+    report.html
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from actors.errors import ConfigError
+from services.config import Recipe, differing_keys, dump, resolved
+
+CONFIG, LOCK, STOP = "config.yaml", "driver.lock", "stop"
+
+
+class RunDirectory:
+    """One run's directory, locked for the one driver that writes to it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self.path = recipe.run_dir.absolute()
+        self._lock: IO[str] | None = None
+
+    def open(self) -> bool:
+        """Create the directory, or check that it belongs to an equal recipe. True if the run goes on. ConfigError otherwise."""
+        if "RAY_JOB_ID" in os.environ or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+            _refuse_relative_root(self._recipe.run.root)
+        existing = self.path / CONFIG
+        if existing.exists():
+            _check_equal(existing, resolved(self._recipe))
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._acquire()
+        resuming = existing.exists()
+        if not resuming:
+            existing.write_text(dump(self._recipe), encoding="utf-8")
+        (self.path / STOP).unlink(missing_ok=True)
+        return resuming
+
+    def close(self) -> None:
+        """Let another driver in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def checkpoints(self) -> str:
+        """Path or URL under which Ray Train keeps checkpoints: `<this>/checkpoints/step-N`."""
+        return self._recipe.run.checkpoint_url or str(self.path)
+
+    @property
+    def policies(self) -> Path:
+        """Servable versions."""
+        return self.path / "policies"
+
+    def stop_requested(self) -> bool:
+        """True once someone asked the run to stop."""
+        return (self.path / STOP).exists()
+
+    def append_evaluation(self, row: dict[str, Any]) -> None:
+        """Add one evaluation to evaluation.jsonl."""
+        with (self.path / "evaluation.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """All evaluations so far, in order."""
+        file = self.path / "evaluation.jsonl"
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+    def _acquire(self) -> None:
+        lock = (self.path / LOCK).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            raise ConfigError(f"run.name: {self.path} is in use by {holder}") from None
+        lock.truncate(0)
+        lock.write(f"{socket.gethostname()} pid {os.getpid()}")
+        lock.flush()
+        self._lock = lock
+
+
+def request_stop(run_dir: Path) -> None:
+    """Ask the driver of a run to checkpoint and end; ConfigError if there is no such run."""
+    if not (run_dir / CONFIG).exists():
+        raise ConfigError(f"{run_dir} holds no run")
+    (run_dir / STOP).touch()
+
+
+def _check_equal(existing: Path, ours: dict[str, Any]) -> None:
+    theirs = yaml.safe_load(existing.read_text(encoding="utf-8"))
+    differing = [key for key in differing_keys(ours, theirs) if key != "run.root"]
+    if differing:
+        keys = "\n".join(differing)
+        raise ConfigError(f"{existing} belongs to a run with other settings; choose another run.name or the same values of:\n{keys}")
+
+
+def _refuse_relative_root(root: str) -> None:
+    if not Path(root).is_absolute():
+        raise ConfigError(f"run.root: {root!r} is relative; inside a Ray job it would vanish with the job's copy of the working directory")

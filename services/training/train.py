@@ -1,0 +1,187 @@
+"""A training run from the recipe to the report: checks, pools, conductor and learner group, and an end that leaves nothing behind.
+
+check -> warm policy -> connect -> pools and learner group come up together -> conductor -> checkpoint -> report
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+
+from actors.errors import ConfigError
+from actors.learner.checkpoint import ledger_of
+from actors.modeling.config import TinyPolicy
+from actors.modeling.loading import check_head_size, check_model, load_tokenizer
+from actors.prompts import sources
+from actors.prompts.stream import PromptStream, open_stream
+from actors.reward.verifiers import known
+from services.config import Recipe, resolved
+from services.telemetry.console import Console, open_console
+from services.telemetry.report import write_report
+from services.telemetry.sinks import open_sinks
+from services.telemetry.trackers import require_packages
+from services.training import cluster, learner_group
+from services.training.conductor import Conductor
+from services.training.pools import Pools, replay_queue
+from services.training.rundir import RunDirectory
+from services.training.warmup import warm_policy
+
+T = TypeVar("T")
+
+STOP_POLL_S = 1.0
+LEARNER_END_S = 60.0
+"""Time the learner group has to leave once the queue is closed."""
+
+
+def train(recipe: Recipe) -> Path:
+    """Run the recipe to its end, or go on with a run of the same recipe. Returns the run directory; UsageError before anything starts."""
+    check(recipe)
+    run = RunDirectory(recipe)
+    resuming = run.open()
+    with contextlib.closing(run), open_console(recipe.telemetry.console, run_name=recipe.run.name, steps=recipe.run.steps) as console:
+        model = model_directory(recipe, console.event)
+        stream = open_stream(recipe.prompts, load_tokenizer(model), seed=recipe.run.seed)
+        if stream.rejected.count:
+            console.event(f"prompts left out: {stream.rejected.describe()}")
+        check_tasks(recipe, stream)
+        checkpoint = learner_group.newest_checkpoint(run) if resuming else None
+        step, snapshot = ledger_of(checkpoint) if checkpoint else (0, [])
+        if step >= recipe.run.steps:
+            console.event(f"all {step} steps are done: {run.path}")
+            return run.path
+        if resuming:
+            console.event(f"going on after step {step}")
+        cluster.connect(recipe.cluster)
+        try:
+            asyncio.run(_Run(recipe, run, console, stream, model).drive(step, snapshot))
+        finally:
+            ray.shutdown()
+        write_report(run.path)
+    return run.path
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse what can be known to fail before anything starts."""
+    sources.check(recipe.prompts)
+    require_packages(recipe.telemetry.trackers)
+    gpu = cluster.has_gpu(recipe.cluster)
+    if not gpu and recipe.generation.tensor_parallel > 1:
+        raise ConfigError("generation.tensor_parallel: only GPUs can share an engine's weights, and there are none")
+    policy = recipe.policy
+    if isinstance(policy, TinyPolicy):
+        check_head_size(policy.hidden_size // policy.heads, gpu=gpu)
+    elif Path(policy.path).exists() or policy.revision is None:
+        check_model(policy.path, gpu=gpu)
+
+
+def check_tasks(recipe: Recipe, stream: PromptStream) -> None:
+    """Refuse prompts that no verifier can grade."""
+    if not recipe.reward.by_task:
+        return
+    for task in sorted({prompt.task for prompt in _sample(stream)}):
+        if not known(task):
+            raise ConfigError(f"prompts.task: no verifier is called {task!r}")
+
+
+def model_directory(recipe: Recipe, tell: Callable[[str], None]) -> str:
+    """The directory of the starting policy: taught, found, or fetched from the hub at its pinned revision."""
+    policy = recipe.policy
+    if isinstance(policy, TinyPolicy):
+        return str(warm_policy(recipe, tell))
+    if policy.revision is None or Path(policy.path).exists():
+        return policy.path
+    from huggingface_hub import snapshot_download
+
+    tell(f"fetching {policy.path} at {policy.revision}")
+    return snapshot_download(
+        policy.path, revision=policy.revision, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    )
+
+
+def _sample(stream: PromptStream) -> list[Any]:
+    """Every prompt of a finite source, a few of an endless one."""
+    return [stream.nth(ordinal) for ordinal in range(stream.epoch_size or 8)]
+
+
+class _Run:
+    """The part of a run that needs the cluster."""
+
+    def __init__(self, recipe: Recipe, run: RunDirectory, console: Console, stream: PromptStream, model: str) -> None:
+        self._recipe, self._run, self._console, self._stream, self._model = recipe, run, console, stream, model
+        self._gpu = cluster.has_gpu(recipe.cluster)
+        self._stop_asked = asyncio.Event()
+
+    async def drive(self, step: int, snapshot: list[list[Any]]) -> None:
+        """Bring everything up, train, take everything down."""
+        recipe, began = self._recipe, time.monotonic()
+        cluster.require(recipe, gpu=self._gpu, tell=self._console.event)
+        transport = _transport(recipe, gpu=self._gpu)
+        queue = replay_queue(recipe, self._run, snapshot, step)
+        tasks = sorted({prompt.task for prompt in _sample(self._stream)})
+        pools = Pools(recipe, self._model, gpu=self._gpu, transport=transport, tasks=tasks)
+        spec = learner_group.loop_spec(recipe, queue, self._run, self._model, transport=transport)
+        learning = asyncio.create_task(learner_group.run_group(recipe, spec, self._run, gpu=self._gpu))
+        stopping = asyncio.create_task(self._pass_on_stop(queue))
+        try:
+            seconds = await _unless_failed(learning, pools.start(recipe.generation.start_timeout_s))
+            self._console.event(f"engines up in {max(seconds):.1f} s")
+            await queue.set_engines.remote(pools.generation.actors)
+            sinks = open_sinks(recipe.telemetry, self._run.path, recipe.run.name, resolved(recipe), step=step)
+            with contextlib.closing(sinks):
+                for place in sinks.where:
+                    self._console.event(place)
+                conductor = Conductor(recipe, self._stream, pools, queue, self._run, self._console, sinks, step=step)
+                await _unless_failed(learning, conductor.run(), closing=queue)
+                await learning
+            self._console.event(f"ended after {time.monotonic() - began:.0f} s")
+        finally:
+            stopping.cancel()
+            with contextlib.suppress(ray.exceptions.RayError):
+                await queue.close.remote()
+            await asyncio.wait({learning}, timeout=LEARNER_END_S)
+            await pools.close()
+            ray.kill(queue)
+
+    async def _pass_on_stop(self, queue: Any) -> None:
+        """SIGINT, SIGTERM or `gmpo stop` once: the learner checkpoints and leaves. A second signal ends the process at once."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._ask_to_stop, number)
+        while not self._stop_asked.is_set() and not self._run.stop_requested():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_asked.wait(), STOP_POLL_S)
+        self._console.event("stopping: the learner writes a checkpoint")
+        await queue.stop.remote("asked to stop")
+
+    def _ask_to_stop(self, number: int) -> None:
+        if self._stop_asked.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._stop_asked.set()
+
+
+async def _unless_failed(learning: asyncio.Task[None], work: Awaitable[T], *, closing: Any = None) -> T:
+    """The result of `work`; if the learner group ends first, its failure, or (ended in good order) the queue is closed so that work ends."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task, learning}, return_when=asyncio.FIRST_COMPLETED)
+        if learning.done() and not task.done():
+            learning.result()
+            if closing is not None:
+                await closing.close.remote()
+        return await task
+    finally:
+        task.cancel()
+
+
+def _transport(recipe: Recipe, *, gpu: bool) -> str:
+    if recipe.weights.transport != "auto":
+        return recipe.weights.transport
+    return "nccl" if gpu and recipe.learner.gpus >= 1 else "gloo"
