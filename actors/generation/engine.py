@@ -7,7 +7,6 @@ concurrency is far above the number of responses in flight.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -228,7 +227,7 @@ def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
             "gpu_memory_utilization": config.gpu_memory_share,
             "distributed_executor_backend": "ray" if config.tensor_parallel > 1 else "uni",
         }
-    # A seeded request whose prefill is split over two steps kills vLLM 0.32's CPU engine: no chunking, and room for a full batch of prompts.
+    # A seeded request whose prefill is split over two steps kills vLLM 0.32's CPU engine: no chunking, room for many prompts at once.
     return arguments | {
         "enforce_eager": True,
         "distributed_executor_backend": "uni",
@@ -258,7 +257,8 @@ def sampling_params(sampling: Sampling, seed: int) -> SamplingParams:
 def to_rollout(output: CompletionOutput) -> Rollout:
     """Our form of vLLM's output."""
     token_ids = np.asarray(output.token_ids, dtype=np.int32)
-    logprobs = [entry[int(token)].logprob for entry, token in zip(output.logprobs or (), token_ids, strict=True)]
+    entries: Any = output.logprobs or ()
+    logprobs = [entry[int(token)].logprob for entry, token in zip(entries, token_ids, strict=True)]
     spans = tuple(Span(version_of(span.version), span.start, span.end) for span in output.weight_versions or ())
     return Rollout(
         token_ids=token_ids,
@@ -283,8 +283,3 @@ def digest_of(checksums: list[dict[str, str]]) -> str:
 
     merged = sorted(item for worker in checksums for item in worker.items())
     return hashlib.sha256(repr(merged).encode()).hexdigest()
-
-
-def host() -> str:
-    """For messages: who and where this engine is."""
-    return f"{os.uname().nodename}:{os.getpid()}"

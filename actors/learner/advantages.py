@@ -14,7 +14,8 @@ from actors.types import GRADED, GroupMeta
 
 @dataclass(frozen=True, slots=True)
 class GroupAdvantages:
-    """A_i = (r_i - mean) / (std + epsilon) over the graded responses of one group (arXiv 2402.03300; arXiv 2503.20783 without the division).
+    """A_i = (r_i - mean) / (std + epsilon) over the graded responses of one group (arXiv 2402.03300; without the
+    division: arXiv 2503.20783).
 
     Fewer than two graded responses, or equal rewards, give 0 throughout.
     """

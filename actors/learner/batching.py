@@ -78,7 +78,7 @@ def _micro_batch(rows: Sequence[Row], device: torch.device) -> MicroBatch:
     )
 
 
-def _pad(arrays: Sequence[np.ndarray], width: int, dtype: torch.dtype) -> torch.Tensor:  # type: ignore[type-arg]
+def _pad(arrays: Sequence[np.ndarray], width: int, dtype: torch.dtype) -> torch.Tensor:
     padded = torch.zeros((len(arrays), width), dtype=dtype)
     for row, array in enumerate(arrays):
         padded[row, : len(array)] = torch.as_tensor(np.array(array), dtype=dtype)

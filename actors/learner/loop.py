@@ -23,6 +23,7 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
+from ray.train.torch import get_device
 
 from actors.errors import LostGroup, QueueClosed
 from actors.learner import backends, checkpoint
@@ -65,9 +66,10 @@ def learn(config: dict[str, Any]) -> None:
     spec: LoopSpec = config["spec"]
     torch.set_num_threads(spec.config.threads)
     context = ray.train.get_context()
-    with contextlib.suppress(QueueClosed):  # the driver gave up, and says why itself
-        with contextlib.closing(Loop(spec, rank=context.get_world_rank(), ranks=context.get_world_size())) as loop:
-            loop.run()
+    rank, ranks = context.get_world_rank(), context.get_world_size()
+    # A closed queue means that the driver gave up; it says why itself.
+    with contextlib.suppress(QueueClosed), contextlib.closing(Loop(spec, rank=rank, ranks=ranks)) as loop:
+        loop.run()
 
 
 class Loop:
@@ -76,7 +78,7 @@ class Loop:
     def __init__(self, spec: LoopSpec, *, rank: int, ranks: int) -> None:
         self._spec, self._rank, self._ranks = spec, rank, ranks
         _seed_everything(spec.seed + rank)
-        device = ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
+        device = get_device() if torch.cuda.is_available() else torch.device("cpu")
         model = load_model(spec.model)
         self._model_config = model.config
         self._probe = _probe_tokens(model.config.vocab_size)
@@ -201,7 +203,7 @@ class Loop:
             return checkpoint.read(Path(directory), self._learner, rank=self._rank)
 
     def _synchronize(self, text: str) -> str:
-        return self._everywhere(lambda: text)
+        return str(self._everywhere(lambda: text))
 
     def _everywhere(self, ask: Any) -> Any:
         """Rank 0's answer, on every rank."""

@@ -1,4 +1,4 @@
-"""The learning rate of an update: linear warm-up, then constant, linear or cosine decay. A pure function, so resuming needs only a number."""
+"""The learning rate of an update: linear warm-up, then constant, linear or cosine. A pure function: resuming needs only a number."""
 
 from __future__ import annotations
 

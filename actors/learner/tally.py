@@ -23,7 +23,7 @@ class Tally:
 
     def reduce(self) -> dict[str, float]:
         """Merge over ranks; a minimum or maximum of nothing is 0."""
-        reduced = {}
+        reduced: dict[str, float] = {}
         for op, suffix in ((dist.ReduceOp.MIN, "_min"), (dist.ReduceOp.MAX, "_max"), (dist.ReduceOp.SUM, "")):
             names = sorted(name for name in self._values if _suffix(name) == suffix)
             if not names:

@@ -33,7 +33,7 @@ class GlooGroup:
         timeout = timedelta(seconds=timeout_s)
         self.device = torch.device("cpu")
         self._store = dist.TCPStore(address, port, size, is_master=rank == 0, timeout=timeout, wait_for_workers=False)
-        self._group = dist.ProcessGroupGloo(dist.PrefixStore("gmpo-weights", self._store), rank, size, timeout)
+        self._group: Any = dist.ProcessGroupGloo(dist.PrefixStore("gmpo-weights", self._store), rank, size, timeout)
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         """See BroadcastGroup."""

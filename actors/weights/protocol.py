@@ -78,7 +78,7 @@ class Digest:
     def update(self, buffer: torch.Tensor) -> None:
         """Add a bucket's bytes: [bytes] uint8."""
         if buffer.device.type == "cpu":
-            self._bytes.update(buffer.numpy())
+            self._bytes.update(buffer.numpy().data)
             return
         weights = torch.arange(1, buffer.numel() + 1, device=buffer.device, dtype=torch.int64)
         self._sum = (self._sum * 1_000_003 + int((buffer.to(torch.int64) * weights).sum())) % 2**64

@@ -36,7 +36,7 @@ class UpdateInfo(WeightTransferUpdateInfo):
     params: list[tuple[str, str, list[int]]]
 
 
-class BucketReceiver(WeightTransferEngine[JoinInfo, UpdateInfo]):  # type: ignore[misc]
+class BucketReceiver(WeightTransferEngine[JoinInfo, UpdateInfo]):
     """Receives buckets from the group's rank 0 and loads them layer by layer."""
 
     init_info_cls = JoinInfo
@@ -68,7 +68,8 @@ class BucketReceiver(WeightTransferEngine[JoinInfo, UpdateInfo]):  # type: ignor
             buffer = torch.empty(sum(spec.size_bytes for spec in bucket), dtype=torch.uint8, device=self.group.device)
             self.group.broadcast(buffer)
             digest.update(buffer)
-            self.model.load_weights((name, tensor.to(self.device)) for name, tensor in unpack(buffer, bucket))
+            load: Any = self.model.load_weights
+            load((name, tensor.to(self.device)) for name, tensor in unpack(buffer, bucket))
         self.digest = digest.hexdigest()
 
     def finish_weight_update(self) -> None:

@@ -69,5 +69,6 @@ class Catalogue:
                 refused.append(Refusal(step, str(error)))
             else:
                 return Selection(manifest, self.path(step), tuple(refused))
-        reasons = "; ".join(refusal.reason for refusal in refused) or "no policy version yet"
-        raise PolicyVersionError(f"{self.policies}: {reasons}")
+        if not refused:
+            raise PolicyVersionError(f"{self.policies}: no policy version yet")
+        raise PolicyVersionError(f"no policy version can be served: {'; '.join(refusal.reason for refusal in refused)}")

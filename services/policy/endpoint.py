@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -16,7 +18,7 @@ from typing import Self
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
-from ray.serve.context import _get_global_client  # Serve offers no public way to ask where it listens
+from ray.serve.context import _disconnect, _get_global_client  # Serve has no public way to ask where it listens, nor to forget it
 from ray.serve.schema import ApplicationStatus
 
 from actors.errors import ClusterError, EngineError, ModelError
@@ -30,24 +32,16 @@ LOOPBACK = "127.0.0.1"
 POLL_S = 0.1
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A running endpoint. Closing it takes down what starting it brought up: the application, Serve, Ray."""
 
     url: str
-    owns_serve: bool
-    owns_ray: bool
+    undo: ExitStack
 
     def close(self) -> None:
         """Stop answering and end every process that was started; a second call does nothing."""
-        if not ray.is_initialized():
-            return
-        if self.owns_serve and not self.owns_ray:
-            serve.shutdown()  # type: ignore[no-untyped-call]
-        elif _serving_port() is not None:
-            serve.delete(APP_NAME)  # waits until the replica has stopped its engine
-        if self.owns_ray:
-            ray.shutdown()
+        self.undo.close()
 
     def __enter__(self) -> Self:
         return self
@@ -59,32 +53,44 @@ class Endpoint:
 def serve_run(run_dir: Path, config: ServeConfig) -> Endpoint:
     """Start answering for a run and return once requests are served.
 
-    Joins the Ray that is initialized in this process or that RAY_ADDRESS names, else starts one (with Ray's token authentication, its
+    Uses the Ray that is initialized in this process or that RAY_ADDRESS names, else starts one (with token authentication, Ray's
     default). ModelError: no version to serve. ClusterError: the port is taken. EngineError: not ready in time, with the reason.
     """
     run_dir = run_dir.resolve()
     if not committed_steps(run_dir / "policies"):
         raise ModelError(f"{run_dir}: no policy version to serve yet")
-    owns_ray = not ray.is_initialized()
-    if owns_ray:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    present = _serving_port()
-    endpoint = Endpoint(url="", owns_serve=present is None, owns_ray=owns_ray)
-    try:
-        port = present or _free_port(config.port)
-        if present is None:
-            options = HTTPOptions(host=LOOPBACK, port=port, request_timeout_s=config.request_timeout_s)
-            serve.start(proxy_location="HeadOnly", http_options=options)
-        elif config.port not in (0, present):
-            raise ClusterError(f"serve.port: this cluster's Serve listens on {present} already, not on {config.port}")
-        endpoint.url = f"http://{LOOPBACK}:{port}"
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its progress would stand among the caller's lines
+    fresh = not ray.is_initialized() and os.environ.get("RAY_ADDRESS", "local") == "local"
+    with ExitStack() as undo:
+        if not ray.is_initialized():
+            address = "local" if fresh else None
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+            undo.callback(ray.shutdown)
+        url = _listen(config, fresh, undo)
         application = build(ServeArgs(run_dir=run_dir, serve=config))
         serve.run_many([serve.RunTarget(application, name=APP_NAME)], wait_for_applications_running=False)
         _await_ready(config.start_timeout_s)
-    except BaseException:
-        endpoint.close()
-        raise
-    return endpoint
+        if fresh:
+            # Waits until the replica has stopped its engine. One that never got ready dies with its cluster, which is quicker.
+            undo.callback(serve.delete, APP_NAME)
+        return Endpoint(url, undo.pop_all())
+
+
+def _listen(config: ServeConfig, fresh: bool, undo: ExitStack) -> str:
+    """Have Serve listen, and return where."""
+    port = _serving_port()
+    if port is None:
+        port = _free_port(config.port)
+        # Serve ends with a cluster of our own. Its handle must be forgotten then: the next local cluster has the same job number, by
+        # which Serve tells whether a handle is stale.
+        undo.callback(_disconnect if fresh else serve.shutdown)
+        options = HTTPOptions(host=LOOPBACK, port=port, request_timeout_s=config.request_timeout_s)
+        serve.start(proxy_location="HeadOnly", http_options=options)
+    elif config.port not in (0, port):
+        raise ClusterError(f"serve.port: this cluster's Serve listens on {port} already, not on {config.port}")
+    else:
+        undo.callback(serve.delete, APP_NAME)
+    return f"http://{LOOPBACK}:{port}"
 
 
 def serve_until_interrupted(run_dir: Path, config: ServeConfig, on_ready: Callable[[Endpoint], None]) -> None:
@@ -125,6 +131,11 @@ def _await_ready(timeout_s: float) -> None:
                 return
             case ApplicationStatus.DEPLOY_FAILED | ApplicationStatus.UNHEALTHY:
                 reasons = [deployment.message for deployment in application.deployments.values() if deployment.message]
-                raise EngineError(f"the endpoint did not start: {'; '.join(reasons) or application.message}")
+                raise EngineError(f"the endpoint did not start: {_last_line(reasons[0] if reasons else application.message)}")
         time.sleep(POLL_S)
     raise EngineError(f"the endpoint was not ready after {timeout_s:g} s")
+
+
+def _last_line(traceback: str) -> str:
+    """The error at the end of the traceback Serve passes on; all of it is in the replica's log."""
+    return traceback.strip().splitlines()[-1]

@@ -94,7 +94,7 @@ def _arguments(options: dict[str, Any]) -> Namespace:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = FlexibleArgumentParser()  # type: ignore[no-untyped-call]
+    parser = FlexibleArgumentParser()
     arguments: Namespace = make_arg_parser(parser).parse_args([])
     if unknown := options.keys() - vars(arguments).keys():
         raise TypeError(f"vLLM has no settings named {sorted(unknown)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+import pyarrow.parquet as parquet
 
 SAMPLE_COLUMNS = ("step", "ordinal", "sample", "prompt", "response", "score", "outcome", "version_oldest", "version_newest", "advantage")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -46,7 +47,7 @@ def connect(config: ClusterConfig) -> None:
             include_dashboard=False,
             object_store_memory=config.object_store_mib * 2**20,
             log_to_driver=config.log_to_driver,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             runtime_env={"env_vars": environment},
         )
         return
@@ -54,7 +55,7 @@ def connect(config: ClusterConfig) -> None:
     ray.init(
         address=config.address or "auto",
         log_to_driver=config.log_to_driver,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": environment},
     )
 
@@ -100,7 +101,8 @@ def engine_group(recipe: Recipe, *, gpu: bool) -> PlacementGroup:
     """One bundle per vLLM worker of one engine, packed on a node; the driver holds it for the whole run."""
     generation = recipe.generation
     bundle = {"CPU": max(generation.cpus, 0.01)} | ({"GPU": 1} if gpu else {})
-    return placement_group([bundle] * generation.tensor_parallel, strategy="PACK")
+    group: PlacementGroup = placement_group([bundle] * generation.tensor_parallel, strategy="PACK")
+    return group
 
 
 def release(groups: list[PlacementGroup]) -> None:

@@ -168,7 +168,7 @@ class _Run:
 
 
 async def _unless_failed(learning: asyncio.Task[None], work: Awaitable[T], *, closing: Any = None) -> T:
-    """The result of `work`; if the learner group ends first, its failure, or (ended in good order) the queue is closed so that work ends."""
+    """The result of `work`. If the learner group ends first: its failure; or, ended in good order, the queue closes and ends `work`."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task, learning}, return_when=asyncio.FIRST_COMPLETED)
