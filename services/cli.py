@@ -44,10 +44,10 @@ def config(recipe: RecipePath, overrides: Overrides = None) -> None:
 @verb
 def warmup(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Make the recipe's tiny policy and teach it, unless it is cached."""
+    loaded = load_recipe(recipe, overrides or [])  # before the imports below, which take seconds
     from services.training.warmup import require_tiny, warm_policy
 
     out = screen()
-    loaded = load_recipe(recipe, overrides or [])
     require_tiny(loaded)
     out.print(str(warm_policy(loaded, lambda text: out.print(text, markup=False))), markup=False, soft_wrap=True)
 
@@ -55,9 +55,10 @@ def warmup(recipe: RecipePath, overrides: Overrides = None) -> None:
 @verb
 def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Run a recipe, or go on with a run that was interrupted: it is the same command."""
+    loaded = load_recipe(recipe, overrides or [])  # before the import below, which takes seconds
     from services.training.train import train as run
 
-    directory = run(load_recipe(recipe, overrides or []))
+    directory = run(loaded)
     screen().print(f"run directory: {directory}", markup=False, soft_wrap=True)
 
 
@@ -70,10 +71,40 @@ def stop(run: RunPath) -> None:
 
 
 @verb
+def serve(run: RunPath, overrides: Overrides = None) -> None:
+    """Answer over HTTP with the newest version of a run, until Ctrl-C. Overrides are of the run's own recipe: serve.port=8001."""
+    from services.policy.endpoint import serve_until_interrupted
+    from services.training.rundir import recipe_of
+
+    out = screen()
+    config = load_recipe(recipe_of(run), overrides or []).serve
+    serve_until_interrupted(run, config, lambda endpoint: out.print(f"answering at {endpoint.url}/v1", markup=False, highlight=False))
+
+
+@verb
+def query(
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    url: Annotated[str, typer.Option(help="Root of the endpoint.")] = "http://127.0.0.1:8000",
+    model: Annotated[str, typer.Option(help="policy, or policy@step-N.")] = "policy",
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+) -> None:
+    """Ask a served policy one question."""
+    from services.policy.client import query as ask
+
+    answer = ask(url, question, model=model, max_tokens=max_tokens, temperature=temperature)
+    out = screen()
+    out.print(answer.text, markup=False, highlight=False, soft_wrap=True)
+    out.print(f"{answer.model}, step {answer.step}, weights {answer.weights}, {answer.seconds:.2f} s", style="dim", highlight=False)
+
+
+@verb
 def report(run: RunPath) -> None:
     """Write the run's report.html again."""
     from services.telemetry.report import write_report
+    from services.training.rundir import recipe_of
 
+    recipe_of(run)
     screen().print(str(write_report(run)), markup=False, soft_wrap=True)
 
 

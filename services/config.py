@@ -26,6 +26,9 @@ from actors.weights.config import WeightsConfig
 from services.policy.config import ServeConfig
 from services.telemetry.config import TelemetryConfig
 
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What parsing raises on text that is no YAML; the last two on impossible dates, endless numbers and bottomless nesting."""
+
 
 class RunConfig(Section):
     """The run's name, size and seed."""
@@ -112,8 +115,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_itself(self) -> Recipe:
-        for path, problem in _contradictions(self):
-            raise ValueError(f"{path}: {problem}")
+        if found := _contradictions(self):
+            raise ValueError("\n".join(f"{path}: {problem}" for path, problem in found))
         return self
 
 
@@ -153,7 +156,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NOT_YAML as error:
         raise ConfigError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of sections")
@@ -167,8 +170,8 @@ def parse_recipe(tree: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [_line(item["loc"], item["msg"]) for item in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        lines = [_line(_path(tree, item["loc"]), item["msg"]) for item in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -193,9 +196,25 @@ def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: s
     return keys
 
 
-def _line(location: tuple[int | str, ...], message: str) -> str:
-    text = message.removeprefix("Value error, ")
-    return f"{'.'.join(map(str, location))}: {text}" if location else text
+def _path(node: Any, location: Sequence[int | str]) -> list[str]:
+    """A field's path as the person wrote it: without the tags and the types that pydantic puts between the keys."""
+    keys, tagged = [], False
+    for part in location:
+        tagged = isinstance(node, Mapping) and node.get("type") == part and not tagged
+        if tagged or not isinstance(node, Mapping if isinstance(part, str) else Mapping | list):
+            continue
+        keys.append(str(part))
+        node = node[part] if isinstance(node, list) else node.get(part)
+    return keys
+
+
+def _line(path: Sequence[str], message: str) -> str:
+    """One complaint. What a section says of itself begins with the field's name: "field: text"."""
+    complaint = message.removeprefix("Value error, ")
+    field, colon, text = complaint.partition(": ")
+    if complaint != message and colon and field.replace(".", "").isidentifier():
+        return f"{'.'.join([*path, field])}: {text}"
+    return f"{'.'.join(path)}: {complaint}"
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -211,5 +230,5 @@ def _override(tree: dict[str, Any], override: str) -> None:
         node = child
     try:
         node[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except NOT_YAML:
         raise ConfigError(f"{path}: {value!r} is not a YAML value") from None

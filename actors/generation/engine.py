@@ -84,6 +84,7 @@ class Engine:
         self._spec = spec
         self._seed = spec.seed
         self._llm: Any = None
+        self._halted: set[str] = set()  # reasons to stand still
         self._submitted = 0
         self._submission = asyncio.Condition()
 
@@ -138,21 +139,31 @@ class Engine:
     async def hold(self) -> None:
         """Freeze scheduling, so that what is submitted next starts as one batch whatever the arrival times."""
         self._submitted = 0
-        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        await self._halt("together", clear_cache=False)
 
     async def release(self, responses: int) -> None:
         """Let go once `responses` have been submitted since `hold`: the engine then sees the same queue in every run."""
         async with self._submission:
             await self._submission.wait_for(lambda: self._submitted >= responses)
-        await self._llm.resume_generation()
+        await self._go_on("together")
 
     async def pause(self) -> None:
         """Freeze running responses and drop their keys and values, which the coming weights would make wrong."""
-        await self._llm.pause_generation(mode="keep", clear_cache=True)
+        await self._halt("update", clear_cache=True)
 
     async def resume(self) -> None:
         """Go on, recomputing keys and values under the present weights."""
-        await self._llm.resume_generation()
+        await self._go_on("update")
+
+    async def _halt(self, reason: str, *, clear_cache: bool) -> None:
+        self._halted.add(reason)
+        await self._llm.pause_generation(mode="keep", clear_cache=clear_cache)
+
+    async def _go_on(self, reason: str) -> None:
+        """Resume once no reason to stand still is left: whoever waits for submissions must not wake an engine whose weights are in parts."""
+        self._halted.discard(reason)
+        if not self._halted:
+            await self._llm.resume_generation()
 
     async def join(self, info: Mapping[str, Any]) -> None:
         """Join the weight group; returns when every member has."""

@@ -90,5 +90,5 @@ class LearnerConfig(Section):
     @model_validator(mode="after")
     def _kl_needs_all_groups(self) -> LearnerConfig:
         if self.kl_coefficient > 0 and self.skip_zero_advantage:
-            raise ValueError("skip_zero_advantage would hide groups from the KL term: set it to false, or kl_coefficient to 0")
+            raise ValueError("skip_zero_advantage: true would hide groups from the KL term; set it to false, or kl_coefficient to 0")
         return self

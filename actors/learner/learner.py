@@ -59,7 +59,7 @@ class Learner:
         """This rank's micro-batches of an update, padded with empty ones to the largest number on any rank."""
         device = self.backend.device
         part = micro_batches(batch.update_rows(update), self._spec.config.micro_batch_tokens, device)
-        count = torch.tensor(max(1, len(part)))
+        count = torch.tensor(max(1, len(part)), device=device)
         dist.all_reduce(count, dist.ReduceOp.MAX)
         return part + [empty_micro_batch(device) for _ in range(int(count) - len(part))]
 
@@ -74,7 +74,7 @@ class Learner:
                 "mismatch": gap[same].sum(),
                 "mismatch_tokens": same.sum(),
                 "entropy": scores.entropy[micro.mask].sum(),
-                "kl_ref": _k3(scores.logprobs, micro.reference)[micro.mask].sum() if micro.reference is not None else torch.zeros(()),
+                "kl_ref": _k3(scores.logprobs, micro.reference)[micro.mask].sum() if micro.reference is not None else gap.new_zeros(()),
                 "kl_behaviour": (micro.behaviour - scores.logprobs)[micro.mask].sum(),
                 "scored_tokens": micro.mask.sum(),
             }
@@ -110,7 +110,7 @@ class Learner:
             "learner/updates": float(updates),
             "learner/log_ratio_min": figures["log_ratio_min"],
             "learner/log_ratio_max": figures["log_ratio_max"],
-            "learner/sequence_ratio": figures["sequence_ratio"] / updates,
+            "learner/sequence_ratio": figures["sequence_ratio"] / max(1.0, figures["answered"]),
             "learner/clip_fraction": figures["clip_fraction"] / updates,
             "learner/entropy": figures["entropy"] / scored,
             "learner/kl_ref": figures["kl_ref"] / scored,

@@ -102,7 +102,7 @@ class Loop:
                 case Work():
                     self._work(assignment)
                 case Resync():
-                    if self._step == 0:
+                    if self._export_due:  # version 0, or one that a crash kept from being written
                         self._export()
                     self._publisher.connect(assignment.engines, self._spec.workers, self._step)
                     self._publish()
@@ -129,12 +129,12 @@ class Loop:
         result = self._learner.train(batch)
         self._step = work.step
         metrics = {**result.metrics, **self._publish()}
-        if self._step % self._spec.export_every == 0 or self._step == self._spec.steps:
-            self._export()
         if self._rank == 0:
             ray.get(self._spec.queue.ack.remote(StepResult(self._step, metrics), self._attempt))
-        if self._step % self._spec.config.checkpoint_every == 0 or self._step == self._spec.steps:
+        if self._export_due or self._step % self._spec.config.checkpoint_every == 0:
             self._save()
+        if self._export_due:
+            self._export()
 
     def _fetch(self, work: Work) -> Sequence[Any]:
         """This rank's groups; LostGroup on every rank if one of them cannot have its own."""
@@ -159,8 +159,16 @@ class Loop:
         logprobs: list[float] = self._learner.backend.score(batch, 1.0).logprobs[0].tolist()
         return logprobs
 
+    @property
+    def _export_due(self) -> bool:
+        return self._step % self._spec.export_every == 0 or self._step == self._spec.steps
+
     def _export(self) -> None:
-        """Write the present version for serving; all ranks gather, rank 0 writes."""
+        """Write the present version for serving; all ranks gather, rank 0 writes.
+
+        Only a step that a checkpoint covers (or step 0) is exported: trained again after a crash it might come out differently, and
+        a version's name is never given to other weights.
+        """
         backend = self._learner.backend
         state = {}  # name -> whole tensor
         for spec, tensor in zip(backend.specs(), backend.tensors(), strict=True):

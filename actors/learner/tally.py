@@ -30,7 +30,9 @@ class Tally:
                 continue
             stacked = torch.stack([self._values[name] for name in names])
             dist.all_reduce(stacked, op)
-            reduced.update(zip(names, stacked.nan_to_num(posinf=0.0, neginf=0.0).tolist(), strict=True))
+            if suffix:
+                stacked = stacked.masked_fill(stacked.isinf(), 0.0)
+            reduced.update(zip(names, stacked.tolist(), strict=True))
         return reduced
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from actors.section import Section
 
@@ -50,6 +50,14 @@ class TinyPolicy(Section):
     """How it is taught before reinforcement starts."""
     dtype: Dtype = "float32"
     """Type of the weights that engines hold and that versions are written in; the learner's master weights are always float32."""
+
+    @model_validator(mode="after")
+    def _fits_itself(self) -> TinyPolicy:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"heads: hidden_size ({self.hidden_size}) is not a multiple of {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads: heads ({self.heads}) is not a multiple of {self.kv_heads}")
+        return self
 
 
 class PretrainedPolicy(Section):

@@ -31,8 +31,9 @@ def score_tokens(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tens
         chunk = hidden[start : start + rows], weight, targets[start : start + rows], temperature
         pieces.append(checkpoint(_score_chunk, *chunk, use_reentrant=False) if grad else _score_chunk(*chunk))
     if not pieces:
-        empty = hidden.new_zeros(0, dtype=torch.float32)
-        return TokenScores(empty, empty)
+        # Nothing to score, but the backward pass must still reach every parameter: sharded ranks wait for each other there.
+        nothing = (hidden @ weight[:1].T).squeeze(-1).float()
+        return TokenScores(nothing, nothing.detach())
     return TokenScores(*(torch.cat(columns) for columns in zip(*pieces, strict=True)))
 
 

@@ -43,7 +43,7 @@ def rectangle(sequences: Sequence[IntArray], prompt_lengths: Sequence[int], devi
         torch.from_numpy(token_ids).to(device),
         torch.tensor(prompt_lengths, device=device),
         torch.tensor(lengths, device=device),
-        max(1, *lengths) if len(lengths) > 1 else max(1, lengths[0]),
+        max(1, *lengths),
     )
 
 

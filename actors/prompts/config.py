@@ -113,7 +113,7 @@ class PromptsConfig(Section):
     @model_validator(mode="after")
     def _fits_itself(self) -> Self:
         if self.system is not None and self.template != "chat":
-            raise ValueError(f"system is only for template chat; {self.template} has words of its own")
+            raise ValueError(f"system: only for template chat; {self.template} has words of its own")
         if self.held_out_source is not None and self.held_out == 0:
-            raise ValueError("held_out_source is given, but held_out is 0")
+            raise ValueError("held_out_source: given, but held_out is 0")
         return self

@@ -66,7 +66,8 @@ class ReplayQueue:
         self._attempt = 0
         self._verdicts: dict[int, FrozenStep | Resync | Stop] = {}  # by turn, of the present attempt
         self._engines = Resync(0, ())
-        self._synced = -1
+        self._synced = -1  # epoch whose engines have confirmed a version
+        self._resyncing = -1  # epoch that the present attempt was last told to join
         self._stop: Stop | None = None
         self._closed = False
         self._changed = asyncio.Condition()
@@ -84,6 +85,7 @@ class ReplayQueue:
             self._check_open()
             for ordinal in ordinals:
                 self._ledger.move(ordinal, State.ADMITTED)
+                self._ready.pop(ordinal, None)
                 self._waiting[ordinal] = self._version
             self._history.write(State.ADMITTED, ordinals=list(ordinals), version=self._version)
 
@@ -101,6 +103,7 @@ class ReplayQueue:
     async def drop(self, ordinal: int, reason: str) -> None:
         """A prompt leaves the run."""
         async with self._changed:
+            self._check_open()
             self._ledger.move(ordinal, State.DROPPED, reason=reason)
             self._waiting.pop(ordinal, None)
             self._ready.pop(ordinal, None)
@@ -133,8 +136,10 @@ class ReplayQueue:
             self._changed.notify_all()
 
     async def close(self) -> None:
-        """Wake every waiter with QueueClosed (or None) and refuse what comes."""
+        """Wake every waiter with QueueClosed (or None) and refuse what comes; may be called twice."""
         async with self._changed:
+            if self._closed:
+                return
             self._closed = True
             self._changed.notify_all()
             self._history.write("closed", account=self._ledger.account())
@@ -163,7 +168,7 @@ class ReplayQueue:
             self._check_open()
             self._attempt += 1
             self._verdicts.clear()
-            self._synced = -1
+            self._synced = self._resyncing = -1
             self._version = step
             self._history.write("learner", attempt=self._attempt, step=step)
             self._changed.notify_all()
@@ -184,6 +189,8 @@ class ReplayQueue:
 
     def _decide(self, turn: int, step: int) -> FrozenStep | Resync | Stop | None:
         if turn not in self._verdicts:
+            if turn < max(self._verdicts, default=turn):
+                raise StaleAttempt(f"turn {turn} is over")  # whoever asks so late must not freeze a step behind the others' backs
             verdict = self._verdict(step)
             if verdict is None:
                 return None
@@ -193,7 +200,8 @@ class ReplayQueue:
     def _verdict(self, step: int) -> FrozenStep | Resync | Stop | None:
         if self._stop is not None:
             return self._stop
-        if self._engines.engines and self._synced != self._engines.epoch:
+        if self._engines.epoch > max(0, self._resyncing):  # once each: a rank may ask again before rank 0 has confirmed
+            self._resyncing = self._engines.epoch
             return self._engines
         if step > self._spec.steps:
             return Stop("all steps done")
@@ -265,6 +273,7 @@ class ReplayQueue:
     async def commit(self, step: int) -> None:
         """A checkpoint covers `step`: what led up to it will not be asked for again, and its objects may go."""
         async with self._changed:
+            self._check_open()
             self._history.write("committed", step=step)
             self._steps = {later: kept for later, kept in self._steps.items() if later > step}
 
@@ -273,5 +282,6 @@ class ReplayQueue:
             raise QueueClosed("the replay queue is closed")
 
     def _check_attempt(self, attempt: int) -> None:
+        self._check_open()
         if attempt != self._attempt:
             raise StaleAttempt(f"attempt {attempt} was replaced by {self._attempt}")

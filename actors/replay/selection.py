@@ -13,13 +13,19 @@ def choose(step: int, ready: Mapping[int, int], running: Mapping[int, int], *, s
     ready, running: ordinal -> the oldest version among its tokens (for a running one: the version it was admitted under).
     A group's age when trained is (step - 1) - version, and may not pass `max_staleness`. Step `step + k` trains on version
     `step - 1 + k`, so of the groups left behind at most `k * size` may be due by then, for every k.
+
+    Waiting can only help while an older group is still running: without one, the oldest ready groups are the best step there will
+    ever be. Under the admission rule they also keep the bound; after a learner group went back to its checkpoint, whose version
+    then reaches the responses under way, they may be older, and show in `staleness/max`.
     """
     if len(ready) < size:
         return None
     chosen = sorted(ready, key=lambda ordinal: (ready[ordinal], ordinal))[:size]
     taken = set(chosen)
     left = [version for ordinal, version in (*ready.items(), *running.items()) if ordinal not in taken]
-    return sorted(chosen) if _all_fit(step, left, size, max_staleness) else None
+    youngest = max(ready[ordinal] for ordinal in chosen)
+    settled = _all_fit(step, left, size, max_staleness) or all(version >= youngest for version in running.values())
+    return sorted(chosen) if settled else None
 
 
 def _all_fit(step: int, left: list[int], size: int, max_staleness: int) -> bool:

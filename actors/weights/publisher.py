@@ -8,12 +8,14 @@ goes wrong on rank 0, it keeps drawing buckets to the end, so that nobody waits 
 
 from __future__ import annotations
 
+import pickle
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import ray
 import torch
 
@@ -21,6 +23,9 @@ from actors.errors import WeightSyncError, WeightSyncMismatch, WeightSyncTimeout
 from actors.weights.config import WeightsConfig
 from actors.weights.groups import GROUPS, BroadcastGroup
 from actors.weights.protocol import Digest, ParamSpec, buckets, pack
+
+LAST_WORDS_S = 5.0
+"""Time the engines have to say what happened to them once the transport broke."""
 
 
 class WeightStream(Protocol):
@@ -65,7 +70,11 @@ class Publisher:
             "timeout_s": self._config.send_timeout_s,
         }
         joining = [engine.join.remote(info | {"rank_offset": 1 + index * workers}) for index, engine in enumerate(engines)]
-        self._group = GROUPS[self._transport](address, port, 0, size, timeout_s)
+        try:
+            self._group = GROUPS[self._transport](address, port, 0, size, timeout_s)
+        except RuntimeError as error:
+            self._await(joining, "connect", version, 0)  # whoever failed or stayed away says more
+            raise WeightSyncError(str(error), engine="all", phase="connect", version=version) from error
         self._await(joining, "connect", version, timeout_s)
 
     def publish(
@@ -80,15 +89,18 @@ class Publisher:
             for _ in weights.tensors():
                 pass
             if failure := synchronize(""):
-                raise WeightSyncError(failure, engine="all", phase="send", version=version)
+                raise pickle.loads(bytes.fromhex(failure))
             return {}
-        failure, metrics, error = "", {}, None
+        metrics, error = {}, None
         try:
             metrics = self._publish(version, weights, probe)
+        except WeightSyncError as caught:
+            error = caught
         except Exception as caught:
-            failure, error = repr(caught), caught
-        synchronize(failure)
-        if error is not None:
+            error = WeightSyncError(repr(caught), engine="all", phase="send", version=version)
+            error.__cause__ = caught
+        synchronize(pickle.dumps(error).hex() if error else "")
+        if error:
             raise error
         return metrics
 
@@ -138,7 +150,11 @@ class Publisher:
         digest = Digest()
         for bucket in buckets(specs, self._bucket_bytes):
             buffer = pack([next(tensors) for _ in bucket], self._group.device)
-            self._group.broadcast(buffer)
+            try:
+                self._group.broadcast(buffer)
+            except RuntimeError as error:
+                self._await(receiving, "send", version, LAST_WORDS_S)
+                raise WeightSyncError(str(error), engine="all", phase="send", version=version) from error
             digest.update(buffer)
         self._await(receiving, "send", version, self._config.send_timeout_s)
         return digest.hexdigest()
@@ -155,20 +171,24 @@ class Publisher:
         calls = [engine.probe.remote(token_ids) for engine in self._engines]
         worst = 0.0
         for index, found in enumerate(self._await(calls, "probe", version, self._config.control_timeout_s)):
-            error = max(abs(ours - theirs) for ours, theirs in zip(expected, found, strict=True))
+            error = float(np.abs(np.subtract(expected, found)).max())  # NaN if any is: Python's max would pass over it
             if not error <= self._tolerance:
                 raise WeightSyncMismatch(f"probe log-probs differ by {error:.2e}", engine=index, phase="probe", version=version)
             worst = max(worst, error)
         return worst
 
     def _await(self, calls: Sequence[Any], phase: str, version: int, timeout_s: float) -> list[Any]:
-        _, late = ray.wait(list(calls), num_returns=len(calls), timeout=timeout_s)
-        if late:
-            raise WeightSyncTimeout(f"no answer in {timeout_s:g} s", engine=calls.index(late[0]), phase=phase, version=version)
-        results = []
-        for index, call in enumerate(calls):
+        """The engines' answers, in their order. The first failure ends the wait: the others may be waiting for the one that failed."""
+        deadline = time.monotonic() + timeout_s
+        waiting = {call: index for index, call in enumerate(calls)}
+        results: list[Any] = [None] * len(calls)
+        while waiting:
+            done, _ = ray.wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                raise WeightSyncTimeout(f"no answer in {timeout_s:g} s", engine=min(waiting.values()), phase=phase, version=version)
+            index = waiting.pop(done[0])
             try:
-                results.append(ray.get(call))
+                results[index] = ray.get(done[0])
             except Exception as error:
                 raise WeightSyncError(str(error), engine=index, phase=phase, version=version) from error
         return results

@@ -13,6 +13,7 @@ from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTr
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from actors.lifeline import die_with_parent
 from actors.weights.groups import GROUPS, BroadcastGroup
 from actors.weights.protocol import Digest, ParamSpec, buckets, unpack
 
@@ -43,9 +44,12 @@ class BucketReceiver(WeightTransferEngine[JoinInfo, UpdateInfo]):
     update_info_cls = UpdateInfo
     transport: ClassVar[str]
 
-    group: BroadcastGroup | None = None
-    bucket_bytes = 0
-    digest = ""
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        die_with_parent()  # this runs inside the engine's process, which would otherwise outlive a killed actor
+        self.group: BroadcastGroup | None = None
+        self.bucket_bytes = 0
+        self.digest = ""
 
     def init_transfer_engine(self, init_info: JoinInfo) -> None:
         """Join the group, leaving any earlier one."""

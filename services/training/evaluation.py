@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from actors.generation.engine import Sampling
 from actors.types import Outcome, Prompt, RolloutGroup
 from services.config import Recipe
 from services.training.pools import Pools
+from services.training.rundir import EVALUATIONS
 
 SHOWN = 16
 """Held-out problems whose answers are kept for the report."""
@@ -33,6 +36,12 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """As metrics of the step."""
         return {"eval/sampled": self.sampled, "eval/greedy": self.greedy}
+
+
+def before_and_after(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first and the last row of a run's evaluation.jsonl."""
+    rows = (run_dir / EVALUATIONS).read_text(encoding="utf-8").splitlines()
+    return json.loads(rows[0]), json.loads(rows[-1])
 
 
 async def evaluate(recipe: Recipe, pools: Pools, problems: Sequence[Prompt], step: int) -> Evaluation:

@@ -25,7 +25,7 @@ import yaml
 from actors.errors import ConfigError
 from services.config import Recipe, differing_keys, dump, resolved
 
-CONFIG, LOCK, STOP = "config.yaml", "driver.lock", "stop"
+CONFIG, EVALUATIONS, LOCK, STOP = "config.yaml", "evaluation.jsonl", "driver.lock", "stop"
 
 
 class RunDirectory:
@@ -73,13 +73,8 @@ class RunDirectory:
 
     def append_evaluation(self, row: dict[str, Any]) -> None:
         """Add one evaluation to evaluation.jsonl."""
-        with (self.path / "evaluation.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / EVALUATIONS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-
-    def evaluations(self) -> list[dict[str, Any]]:
-        """All evaluations so far, in order."""
-        file = self.path / "evaluation.jsonl"
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
     def _acquire(self) -> None:
         lock = (self.path / LOCK).open("a+", encoding="utf-8")
@@ -98,9 +93,16 @@ class RunDirectory:
 
 def request_stop(run_dir: Path) -> None:
     """Ask the driver of a run to checkpoint and end; ConfigError if there is no such run."""
-    if not (run_dir / CONFIG).exists():
-        raise ConfigError(f"{run_dir} holds no run")
+    recipe_of(run_dir)
     (run_dir / STOP).touch()
+
+
+def recipe_of(run_dir: Path) -> Path:
+    """The resolved recipe of a run; ConfigError if there is no such run."""
+    config = run_dir / CONFIG
+    if not config.exists():
+        raise ConfigError(f"{run_dir} holds no run")
+    return config
 
 
 def _check_equal(existing: Path, ours: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ class Gmpo:
         lengths = terms.mask.sum(-1).clamp(min=1)
         exponent = summed / lengths if config.length_normalized else summed.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
         ratio = exponent.exp()
-        loss = -(terms.advantages * ratio).sum() / totals.sequences
+        loss = -(terms.advantages * ratio).sum() / max(1, totals.sequences)
         return ObjectiveResult(loss, self._metrics(raw, ratio, terms, totals))
 
     def _clip(self, values: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
@@ -48,12 +48,14 @@ class Gmpo:
         advantages = terms.advantages[:, None]
         values, mask, count = raw.detach(), terms.mask, max(1, totals.tokens)
         if self._config.clip == "sequence":
-            values, mask, count = values.sum(-1, keepdim=True), mask.any(-1, keepdim=True), totals.sequences
+            values, mask, count = values.sum(-1, keepdim=True), mask.any(-1, keepdim=True), max(1, totals.sequences)
         binds = ((values > self._config.clip_high) & (advantages > 0)) | ((values < -self._config.clip_low) & (advantages < 0))
+        answered = terms.mask.any(-1)
         clipped = (binds & mask).sum() if self._config.clip != "none" else torch.zeros((), device=raw.device)
         return {
             "clip_fraction": clipped / count,
             "log_ratio_min": masked_min(raw, terms.mask),
             "log_ratio_max": masked_max(raw, terms.mask),
-            "sequence_ratio": ratio.detach().sum() / totals.sequences,
+            "sequence_ratio": ratio.detach()[answered].sum(),
+            "answered": answered.sum(),
         }

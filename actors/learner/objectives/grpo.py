@@ -28,7 +28,7 @@ class Grpo:
         advantages = terms.advantages[:, None]
         surrogate = torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages) * terms.mask
         lengths = terms.mask.sum(-1).clamp(min=1)
-        loss = -(surrogate.sum(-1) / lengths).sum() / totals.sequences
+        loss = -(surrogate.sum(-1) / lengths).sum() / max(1, totals.sequences)
         binds = ((ratio > high) & (advantages > 0)) | ((ratio < low) & (advantages < 0))
         means = (ratio.detach() * terms.mask).sum(-1) / lengths
         return ObjectiveResult(
@@ -37,6 +37,7 @@ class Grpo:
                 "clip_fraction": (binds & terms.mask).sum() / max(1, totals.tokens),
                 "log_ratio_min": masked_min(raw, terms.mask),
                 "log_ratio_max": masked_max(raw, terms.mask),
-                "sequence_ratio": means.sum() / totals.sequences,
+                "sequence_ratio": means.sum(),
+                "answered": terms.mask.any(-1).sum(),
             },
         )

@@ -29,7 +29,11 @@ class PolicyTerms(NamedTuple):
 
 
 class ObjectiveResult(NamedTuple):
-    """`loss` is this piece's share (to be minimised). Metrics add up over pieces, except `*_min` and `*_max`."""
+    """`loss` is this piece's share (to be minimised). Metrics add up over pieces, except `*_min` and `*_max`.
+
+    `clip_fraction` is a share of the update's tokens; `sequence_ratio` a sum over the `answered` responses of this piece (those with
+    a token): rows that pad a micro-batch, or that were skipped as having no advantage, say nothing about the policy's ratio.
+    """
 
     loss: torch.Tensor  # []
     metrics: Mapping[str, torch.Tensor]

@@ -11,7 +11,6 @@ from starlette.types import Message, Receive, Scope, Send
 from actors.weights.version import Manifest
 from services.policy.gate import Gate
 
-MANIFEST = Manifest(1, 12, 11, datetime.now(UTC) - timedelta(seconds=90), "run", "ab" * 32, {})
 BODY: Message = {"type": "http.request", "body": b"{}", "more_body": False}
 GONE: Message = {"type": "http.disconnect"}
 
@@ -29,6 +28,7 @@ async def healthy() -> tuple[int, Mapping[str, Any]]:
 
 
 async def ask(path: str, method: str = "GET") -> list[Message]:
+    manifest = Manifest(1, 12, 11, datetime.now(UTC) - timedelta(seconds=90), "run", "ab" * 32, {})
     incoming, sent = iter([BODY, GONE]), []
 
     async def receive() -> Message:
@@ -37,7 +37,7 @@ async def ask(path: str, method: str = "GET") -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await Gate(engine_app, MANIFEST, healthy)({"type": "http", "method": method, "path": path, "headers": []}, receive, send)
+    await Gate(engine_app, manifest, healthy)({"type": "http", "method": method, "path": path, "headers": []}, receive, send)
     return sent
 
 

@@ -1,0 +1,98 @@
+"""Real runs in processes of their own, each marked by its environment, so that what it leaves behind can be found."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from services.config import load_recipe
+from services.training.warmup import warm_policy
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "deploy" / "recipes" / "tiny.yaml"
+RUN_TIMEOUT_S = 280
+MARK = "GMPO_TEST_RUN"
+
+
+@dataclass
+class Gmpo:
+    """The command line, started as a person would, with run directories under `root`."""
+
+    root: Path
+    mark: str
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a verb; its output goes to `output`."""
+        environment = os.environ | {MARK: self.mark, "GMPO_RUN_ROOT": str(self.root), "RAY_DEDUP_LOGS": "0"}
+        output = self.output.open("a")
+        return subprocess.Popen(
+            [sys.executable, "-m", "services.cli", *arguments], cwd=ROOT, env=environment, stdout=output, stderr=output, text=True
+        )
+
+    def train(self, name: str, *overrides: str, recipe: Path = TINY) -> Path:
+        """Run a recipe to its end; returns the run directory."""
+        process = self.start("train", str(recipe), f"run.name={name}", *overrides)
+        assert process.wait(RUN_TIMEOUT_S) == 0, self.output.read_text()
+        return self.root / name
+
+    def stop_at(self, step: int, name: str, *overrides: str) -> Path:
+        """Run a recipe, press Ctrl-C once `step` is logged, wait for the end; returns the run directory."""
+        process = self.start("train", str(TINY), f"run.name={name}", *overrides)
+        log = self.root / name / "metrics.jsonl"
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while not (log.exists() and len(log.read_text().splitlines()) >= step):
+            assert process.poll() is None and time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(RUN_TIMEOUT_S) == 0, self.output.read_text()
+        return self.root / name
+
+    @property
+    def output(self) -> Path:
+        """All that the processes printed."""
+        return self.root / "output.log"
+
+    def leftovers(self) -> list[str]:
+        """Command lines of living processes that these runs started."""
+        return [" ".join(process.cmdline()) or process.name() for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+
+@pytest.fixture
+def gmpo(tmp_path: Path) -> Iterator[Gmpo]:
+    """A command line whose processes are all gone at the end of the test."""
+    runner = Gmpo(tmp_path, uuid.uuid4().hex)
+    yield runner
+    deadline = time.monotonic() + 15
+    while (left := runner.leftovers()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+
+
+@pytest.fixture(scope="session")
+def warm_model() -> Path:
+    """The tiny recipe's warm policy, taught once and cached."""
+    return warm_policy(load_recipe(TINY), lambda text: None)
+
+
+@pytest.fixture
+def metrics() -> Callable[[Path], list[dict[str, Any]]]:
+    """Reads a run's metrics.jsonl."""
+    return lambda run: [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,118 @@
+"""Whole runs on real engines: the same twice, the same after Ctrl-C, and over real data through every pool."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from actors.weights.version import verify_version
+from tests.integration.conftest import ROOT, Gmpo
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+STEPS = 10
+SMALL = (
+    f"run.steps={STEPS}",
+    "run.prompts_per_step=4",
+    "run.export_every=5",
+    "generation.group_size=4",
+    "learner.updates_per_step=2",
+    "learner.checkpoint_every=3",
+    "prompts.held_out=4",
+)
+TIMED = ("time", "seconds", "_s", "bandwidth", "depth", "running", "claimed")
+Metrics = Callable[[Path], list[dict[str, Any]]]
+
+
+def figures(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics without those that depend on the clock."""
+    return [{name: value for name, value in line.items() if not name.endswith(TIMED)} for line in lines]
+
+
+def rollouts(run: Path) -> list[dict[str, Any]]:
+    """Every recorded response, in order."""
+    return [row for file in sorted((run / "rollouts").glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def trained(run: Path) -> list[int]:
+    """Ordinals in the order the ledger says they were trained."""
+    events = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+    return [ordinal for event in events if event["event"] == "trained" for ordinal in event["ordinals"]]
+
+
+@pytest.fixture(scope="module")
+def data() -> Path:
+    """Real problems, where they are at hand."""
+    place = Path(os.environ.get("GMPO_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not place.is_dir():
+        pytest.skip("no real data at GMPO_SHARED_DATA or beside the repository")
+    return place
+
+
+def test_a_seed_gives_one_run_bit_for_bit_also_across_ctrl_c(gmpo: Gmpo, warm_model: Path, metrics: Metrics) -> None:
+    first, second = gmpo.train("first", *SMALL), gmpo.train("second", *SMALL)
+    assert len(rollouts(first)) == STEPS * 16
+    assert rollouts(first) == rollouts(second)
+    assert figures(metrics(first)) == figures(metrics(second))
+
+    interrupted = gmpo.stop_at(4, "interrupted", *SMALL)
+    assert gmpo.leftovers() == []
+    stopped = len(metrics(interrupted))
+    assert 4 <= stopped < STEPS
+    assert (interrupted / "checkpoints" / f"step-{stopped}" / "ledger.json").exists()
+    gmpo.train("interrupted", *SMALL)
+    assert rollouts(interrupted) == rollouts(first)
+    assert figures(metrics(interrupted)) == figures(metrics(first))
+    assert trained(interrupted) == trained(first) == list(range(STEPS * 4))
+
+    manifests = [verify_version(run / "policies" / f"step-{STEPS}") for run in (first, second, interrupted)]
+    assert len({manifest.weights_sha256 for manifest in manifests}) == 1
+
+    different = gmpo.start("train", str(ROOT / "deploy/recipes/tiny.yaml"), "run.name=first", *SMALL, "learner.optimizer.lr=1.0")
+    assert different.wait(60) == 2
+    assert "learner.optimizer.lr" in gmpo.output.read_text()
+
+
+def test_two_engines_stay_equal_to_the_learner_while_it_runs_ahead(gmpo: Gmpo, warm_model: Path, metrics: Metrics) -> None:
+    run = gmpo.train("pair", *SMALL, "generation.engines=2", "replay.max_staleness=1", "run.steps=6")
+    lines = metrics(run)
+    assert len(lines) == 6
+    for line in lines:
+        assert line["weights/digest_ok"] == 1
+        assert line["weights/probe_error"] < 1e-4
+        assert line["learner/mismatch"] < 1e-4
+        assert line["staleness/max"] <= 1
+    assert sorted(trained(run)) == list(range(6 * 4))
+
+
+def test_the_math_file_goes_through_every_pool(gmpo: Gmpo, warm_model: Path, metrics: Metrics, data: Path, tmp_path: Path) -> None:
+    recipe = {
+        "run": {"name": "math", "steps": 3, "prompts_per_step": 4, "export_every": 3},
+        "policy": {"type": "pretrained", "path": str(warm_model), "dtype": "float32"},
+        "prompts": {
+            "source": {"type": "file", "path": str(data / "train" / "math_lvl3to5_8523.json")},
+            "template": "qwen_math",
+            "max_tokens": 900,
+            "held_out": 2,
+        },
+        "generation": {"group_size": 4, "max_tokens": 32},
+        "learner": {"ranks": 2, "updates_per_step": 2},
+        "evaluation": {"samples": 1},
+    }
+    (tmp_path / "math.yaml").write_text(yaml.safe_dump(recipe))
+    run = gmpo.train("math", recipe=tmp_path / "math.yaml")
+    lines = metrics(run)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    rows = rollouts(run)
+    assert len(rows) == 3 * 16
+    assert {row["task"] for row in rows} == {"math"}
+    assert all(row["outcome"] in {"right", "wrong", "unparseable"} for row in rows)
+    assert all(len(row["ref_logprobs"]) == len(row["logprobs"]) == len(row["token_ids"]) for row in rows)
+    assert "no answer" in gmpo.output.read_text() or "left out" in gmpo.output.read_text()
