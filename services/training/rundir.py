@@ -38,7 +38,7 @@ class RunDirectory:
 
     def open(self) -> bool:
         """Create the directory, or check that it belongs to an equal recipe. True if the run goes on. ConfigError otherwise."""
-        if "RAY_JOB_ID" in os.environ or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # set by Ray for the entrypoint of a job
             _refuse_relative_root(self._recipe.run.root)
         existing = self.path / CONFIG
         if existing.exists():

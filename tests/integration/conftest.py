@@ -36,10 +36,9 @@ class Gmpo:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a verb; its output goes to `output`."""
         environment = os.environ | {MARK: self.mark, "GMPO_RUN_ROOT": str(self.root), "RAY_DEDUP_LOGS": "0"}
-        output = self.output.open("a")
-        return subprocess.Popen(
-            [sys.executable, "-m", "services.cli", *arguments], cwd=ROOT, env=environment, stdout=output, stderr=output, text=True
-        )
+        command = [sys.executable, "-m", "services.cli", *arguments]
+        with self.output.open("a") as output:
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True)
 
     def train(self, name: str, *overrides: str, recipe: Path = TINY) -> Path:
         """Run a recipe to its end; returns the run directory."""

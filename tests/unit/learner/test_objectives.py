@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +84,9 @@ def gmpo_reference(settings: dict[str, Any]) -> Reference:
             [total], [unbound] = clipped(np.asarray([total]), advantage, low, high)
             free = free * unbound
         count = max(1, len(values))
-        exponent, slope = (total / count, 1 / count) if settings["length_normalized"] else (np.clip(total, -LIMIT, LIMIT), abs(total) <= LIMIT)
+        exponent, slope = (
+            (total / count, 1 / count) if settings["length_normalized"] else (np.clip(total, -LIMIT, LIMIT), abs(total) <= LIMIT)
+        )
         objective = advantage * np.exp(exponent)
         return objective, objective * slope * free
 
@@ -147,7 +150,7 @@ def test_loss_and_gradient_are_those_of_the_formula(config: dict[str, Any], batc
 def test_pieces_add_up_to_the_batch(config: dict[str, Any], batch: Batch, cuts: set[int]) -> None:
     loss, gradient, metrics = computed(config, batch)
     bounds = [0, *sorted(cut for cut in cuts if cut < len(batch.advantages)), len(batch.advantages)]
-    pieces = [Batch(*(array[start:end] for array in batch)) for start, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [Batch(*(array[start:end] for array in batch)) for start, end in pairwise(bounds)]
     results = [computed(config, piece, batch.totals) for piece in pieces]
     assert loss == pytest.approx(sum(part for part, _, _ in results), rel=1e-12, abs=1e-12)
     np.testing.assert_array_equal(gradient, np.concatenate([part for _, part, _ in results]))
@@ -238,7 +241,14 @@ def test_a_mapping_and_a_config_object_build_the_same() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"type": "ppo"}, {"type": "gmpo", "epsilon": 0.4}, {"type": "gmpo", "clip_low": -0.1}, {"type": "gmpo", "clip": "row"}, {"type": "grpo", "clip_low": 1.0}],
+    [
+        {},
+        {"type": "ppo"},
+        {"type": "gmpo", "epsilon": 0.4},
+        {"type": "gmpo", "clip_low": -0.1},
+        {"type": "gmpo", "clip": "row"},
+        {"type": "grpo", "clip_low": 1.0},
+    ],
 )
 def test_an_unknown_type_key_or_value_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.learner import backends, checkpoint
+from actors.learner.config import AdamWConfig, Fsdp2Config, LearnerConfig
+from actors.learner.learner import Learner, LearnerSpec
+from tests.tiny_model import build_model
+
+pytestmark = pytest.mark.usefixtures("single_rank")
+
+LEDGER = [[0, "trained", 1, None], [1, "ready", None, None]]
+
+
+def learner(seed: int) -> Learner:
+    backend = backends.build(build_model(seed), Fsdp2Config(), AdamWConfig(lr=0.1), dtype="float32", device=torch.device("cpu"))
+    return Learner(backend, LearnerSpec(LearnerConfig(), 1.0, 10))
+
+
+def weights(of: Learner) -> dict[str, torch.Tensor]:
+    return {spec.name: tensor.clone() for spec, tensor in zip(of.backend.specs(), of.backend.tensors(), strict=True)}
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_a_learner_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
+    before = learner(seed=0)
+    before.updates_done = 7
+    checkpoint.write(tmp_path, before, step=3, rank=0, ledger=LEDGER)
+    drawn, held = draw(), weights(before)
+    after = learner(seed=1)
+    assert checkpoint.read(tmp_path, after, rank=0) == 3
+    assert after.updates_done == 7
+    assert draw() == drawn
+    for name, tensor in weights(after).items():
+        torch.testing.assert_close(tensor, held[name], rtol=0, atol=0)
+
+
+def test_the_ledger_is_read_without_a_learner(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path, learner(seed=0), step=3, rank=0, ledger=LEDGER)
+    assert checkpoint.ledger_of(tmp_path) == (3, LEDGER)
+
+
+def test_a_rank_that_did_not_exist_can_read_it(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path, learner(seed=0), step=3, rank=0, ledger=LEDGER)
+    assert checkpoint.read(tmp_path, learner(seed=1), rank=1) == 3

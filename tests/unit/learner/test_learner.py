@@ -1,0 +1,144 @@
+"""The learner on one rank, with a real backend and a small random policy."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from actors.learner import backends, checkpoint
+from actors.learner.config import AdamWConfig, Fsdp2Config, LearnerConfig
+from actors.learner.learner import Learner, LearnerSpec
+from actors.types import BatchTotals, Row, StepResult, TrainBatch
+from tests.tiny_model import build_model
+
+pytestmark = pytest.mark.usefixtures("single_rank")
+
+LENGTHS = [5, 1, 9, 0, 7, 3]
+ADVANTAGES = [1.0, -1.0, 0.5, 2.0, -0.5, 0.0]
+
+
+def make(**config: Any) -> Learner:
+    settings = LearnerConfig.model_validate({"optimizer": {"lr": 1e-3}, "updates_per_step": 2, **config})
+    backend = backends.build(build_model(0), Fsdp2Config(), AdamWConfig(lr=1e-3), dtype="float32", device=torch.device("cpu"))
+    return Learner(backend, LearnerSpec(settings, 1.0, 100))
+
+
+def row(index: int, length: int, advantage: float, *, reference: bool = True) -> Row:
+    random = np.random.default_rng(index)
+    behaviour = random.uniform(-6, -5, length).astype(np.float32)
+    token_ids = random.integers(0, 256, 4 + length).astype(np.int32)
+    valid = np.ones(length, dtype=np.bool_)
+    return Row(token_ids, 4, valid, behaviour, behaviour - 0.1 if reference else None, advantage, index % 2, valid)
+
+
+def batch(step: int = 1, *, reference: bool = True) -> TrainBatch:
+    rows = tuple(
+        row(index, length, value, reference=reference) for index, (length, value) in enumerate(zip(LENGTHS, ADVANTAGES, strict=True))
+    )
+    totals = tuple(BatchTotals(3, sum(LENGTHS[update::2])) for update in range(2))
+    return TrainBatch(step, rows, totals)
+
+
+def weights(learner: Learner) -> dict[str, torch.Tensor]:
+    return {spec.name: tensor.clone() for spec, tensor in zip(learner.backend.specs(), learner.backend.tensors(), strict=True)}
+
+
+def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    return math.sqrt(sum(float((ours[name] - theirs[name]).square().sum()) for name in ours))
+
+
+def same_figures(ours: StepResult, theirs: StepResult) -> None:
+    timed = {"learner/seconds", "learner/tokens_per_s"}
+    for name in ours.metrics.keys() - timed:
+        assert ours.metrics[name] == pytest.approx(theirs.metrics[name], rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("objective", ["gmpo", "grpo"])
+def test_how_a_step_is_cut_into_micro_batches_changes_nothing(objective: str) -> None:
+    whole, cut = (make(objective={"type": objective}, micro_batch_tokens=tokens) for tokens in (10_000, 8))
+    before = weights(whole)
+    same_figures(whole.train(batch()), cut.train(batch()))
+    moved = distance(weights(whole), before)
+    assert moved > 0
+    assert distance(weights(whole), weights(cut)) < 1e-3 * moved
+
+
+def test_the_first_update_is_on_policy_and_the_second_is_not() -> None:
+    learner = make()
+    first = learner.train(TrainBatch(1, tuple(entry for entry in batch().rows if entry.update == 0), batch().totals[:1]))
+    assert first.metrics["learner/log_ratio_max"] == pytest.approx(0, abs=1e-6)
+    assert first.metrics["learner/sequence_ratio"] == pytest.approx(1, abs=1e-6)
+    assert make().train(batch()).metrics["learner/log_ratio_max"] > 1e-4
+
+
+def test_with_behaviour_as_denominator_the_engine_counts() -> None:
+    recomputed, behaviour = make().train(batch()), make(denominator="behaviour").train(batch())
+    assert abs(behaviour.metrics["learner/log_ratio_min"]) > 0.1 > abs(recomputed.metrics["learner/log_ratio_min"])
+    assert behaviour.metrics["learner/mismatch"] == pytest.approx(recomputed.metrics["learner/mismatch"])
+
+
+def test_skipped_rows_change_neither_weights_nor_the_mean_ratio() -> None:
+    kept, skipping = make(), make()
+    full, before = batch(), weights(kept)
+    same = kept.train(full), skipping.train(TrainBatch(1, tuple(entry for entry in full.rows if entry.advantage), full.totals))
+    assert distance(weights(kept), weights(skipping)) < 1e-3 * distance(weights(kept), before)
+    assert [result.metrics["learner/sequence_ratio"] for result in same] == pytest.approx([1, 1], abs=0.05)
+
+
+@pytest.mark.parametrize("length", [0, 4])
+def test_a_step_with_nothing_to_learn_moves_nothing(length: int) -> None:
+    """All responses empty, or all advantages 0."""
+    learner = make()
+    before = weights(learner)
+    result = learner.train(TrainBatch(1, (row(0, length, 0.0), row(1, length, 0.0)), (BatchTotals(1, length), BatchTotals(1, length))))
+    assert distance(weights(learner), before) == 0
+    assert result.metrics["learner/loss"] == 0 and result.metrics["learner/grad_norm"] == 0
+
+
+def test_a_step_whose_verifications_all_failed_moves_nothing() -> None:
+    learner = make()
+    before = weights(learner)
+    result = learner.train(TrainBatch(1, (), (BatchTotals(0, 0), BatchTotals(0, 0))))
+    assert distance(weights(learner), before) == 0
+    assert all(math.isfinite(value) for value in result.metrics.values())
+
+
+def test_without_a_reference_there_is_no_divergence_from_it() -> None:
+    assert make().train(batch(reference=False)).metrics["learner/kl_ref"] == 0
+    assert make().train(batch()).metrics["learner/kl_ref"] > 0
+
+
+def test_the_kl_term_pulls_towards_the_reference() -> None:
+    plain, pulled = make(), make(kl_coefficient=0.1, skip_zero_advantage=False)
+    assert pulled.train(batch()).metrics["learner/loss"] > plain.train(batch()).metrics["learner/loss"]
+    assert distance(weights(plain), weights(pulled)) > 0
+
+
+def test_every_update_takes_the_next_learning_rate() -> None:
+    learner = make(optimizer={"lr": 1e-3, "warmup_updates": 4})
+    assert learner.train(batch()).metrics["learner/lr"] == pytest.approx(0.5e-3)
+    assert learner.train(batch(2)).metrics["learner/lr"] == pytest.approx(1e-3)
+    assert learner.updates_done == 4
+
+
+def test_a_restored_learner_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    first = make()
+    first.train(batch())
+    checkpoint.write(tmp_path, first, step=1, rank=0, ledger=[])
+    unbroken = first.train(batch(2))
+    second = make()
+    checkpoint.read(tmp_path, second, rank=0)
+    resumed = second.train(batch(2))
+    assert distance(weights(first), weights(second)) == 0
+    assert unbroken.metrics["learner/loss"] == resumed.metrics["learner/loss"]
+    assert unbroken.metrics["learner/grad_norm"] == resumed.metrics["learner/grad_norm"]
+
+
+def test_a_tied_output_layer_travels_under_its_own_name_too() -> None:
+    held = weights(make())
+    torch.testing.assert_close(held["lm_head.weight"], held["model.embed_tokens.weight"], rtol=0, atol=0)

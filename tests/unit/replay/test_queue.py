@@ -1,0 +1,427 @@
+"""The queue as a plain class in one event loop: every wait below ends because something happened, never because time passed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from actors.errors import LedgerError, QueueClosed, StaleAttempt
+from actors.learner.advantages import GroupAdvantages
+from actors.learner.config import AdvantageConfig
+from actors.replay.ledger import State
+from actors.replay.queue import QueueSpec, ReplayQueue
+from actors.types import Assignment, GroupMeta, Outcome, Resync, StepResult, Stop, Work
+
+T = TypeVar("T")
+
+STAGES = (State.GENERATED, State.VERIFIED)
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "ledger.jsonl"
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Callable[..., ReplayQueue]]:
+    """make(...) builds queues that are closed when the test ends; keywords change the spec."""
+    made = []
+
+    def make(*start: Any, **changes: Any) -> ReplayQueue:
+        spec = QueueSpec(
+            prompts_per_step=2,
+            updates_per_step=2,
+            max_staleness=1,
+            steps=9,
+            seed=0,
+            skip_zero_advantage=False,
+            advantages=GroupAdvantages(AdvantageConfig()),
+            history=tmp_path / "run" / "ledger.jsonl",
+        )
+        made.append(ReplayQueue(replace(spec, **changes), *start))
+        return made[-1]
+
+    yield make
+    for queue in made:
+        await queue.close()
+
+
+@pytest.fixture
+def queue(make: Callable[..., ReplayQueue]) -> ReplayQueue:
+    return make()
+
+
+def meta(ordinal: int, version: int = 0) -> GroupMeta:
+    return GroupMeta(ordinal, (version, version), (3, 4), (1.0, 0.0), (Outcome.RIGHT, Outcome.WRONG))
+
+
+async def fill(queue: ReplayQueue, *ordinals: int, version: int = 0) -> None:
+    """These prompts are admitted and come back ready."""
+    await queue.admit(ordinals)
+    for ordinal in ordinals:
+        await put(queue, ordinal, version)
+
+
+async def put(queue: ReplayQueue, ordinal: int, version: int = 0) -> None:
+    await queue.put(meta(ordinal, version), [f"ref {ordinal}"], STAGES, {"generated": 0.1})
+
+
+async def train(queue: ReplayQueue, step: int, attempt: int, turn: int) -> Work:
+    """A learner of one rank takes a step all the way to its ack."""
+    work = await queue.claim(turn, step, 0, 1, attempt)
+    assert isinstance(work, Work)
+    await queue.ack(StepResult(step, {"learner/loss": float(step)}), attempt)
+    return work
+
+
+async def waiting(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that has run until it waits."""
+    task = asyncio.ensure_future(coroutine)
+    await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+def events(history: Path) -> list[tuple[str, Any]]:
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    return [(line["event"], line.get("ordinals", line.get("step"))) for line in lines]
+
+
+# --- claims --------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_claim_waits_until_the_step_is_full(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    claim = await waiting(queue.claim(0, 1, 0, 1, attempt))
+    await queue.admit([0, 1])
+    await put(queue, 1)
+    assert not claim.done()
+    await put(queue, 0)
+    work = await claim
+    assert isinstance(work, Work)
+    assert (work.step, work.ordinals, work.refs) == (1, (0, 1), ("ref 0", "ref 1"))
+    assert [totals.sequences for totals in work.totals] == [2, 2]
+
+
+async def test_all_ranks_get_their_shares_of_one_frozen_step(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    claims = [await waiting(queue.claim(0, 1, rank, 2, attempt)) for rank in range(2)]
+    await fill(queue, 0, 1, 2, 3)
+    first, second = await asyncio.gather(*claims)
+    assert isinstance(first, Work) and isinstance(second, Work)
+    assert first.totals == second.totals and first.metrics == second.metrics
+
+    def places(work: Work) -> set[tuple[int, int]]:
+        return {(work.ordinals[row.group], row.sample) for row in work.rows}
+
+    assert places(first) | places(second) == {(ordinal, sample) for ordinal in (0, 1) for sample in (0, 1)}
+    assert not places(first) & places(second)
+    for work in (first, second):
+        assert work.refs == tuple(f"ref {ordinal}" for ordinal in work.ordinals)
+
+
+async def test_asking_again_gives_the_same_answer(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1, 2, 3)
+    first = await queue.claim(0, 1, 0, 1, attempt)
+    assert await queue.claim(0, 1, 0, 1, attempt) == first
+    assert queue.account()["claimed"] == 2
+
+
+async def test_who_asks_for_a_turn_long_over_freezes_nothing(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1, 2, 3, 4, 5)
+    for step in (1, 2):
+        await train(queue, step, attempt, turn=step - 1)
+    await queue.commit(2)
+    await queue.stop("enough")
+    assert await queue.claim(2, 3, 0, 1, attempt) == Stop("enough")
+    with pytest.raises(StaleAttempt, match="turn 0"):
+        await queue.claim(0, 1, 0, 1, attempt)
+    assert queue.account()["ready"] == 2
+
+
+async def test_the_run_ends_with_its_last_step(make: Callable[..., ReplayQueue]) -> None:
+    queue = make(steps=1)
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1)
+    await train(queue, 1, attempt, turn=0)
+    assert await queue.claim(1, 2, 0, 1, attempt) == Stop("all steps done")
+
+
+async def test_stop_reaches_a_learner_that_waits(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    claim = await waiting(queue.claim(0, 1, 0, 1, attempt))
+    await queue.stop("asked to")
+    assert await claim == Stop("asked to")
+
+
+async def test_a_young_group_does_not_pass_one_at_the_bound(make: Callable[..., ReplayQueue]) -> None:
+    queue = make(max_staleness=0)
+    attempt = await queue.begin(0)
+    await queue.admit([0, 1])
+    claim = await waiting(queue.claim(0, 1, 0, 1, attempt))
+    await put(queue, 1)
+    assert not claim.done()
+    await put(queue, 0)
+    assert isinstance(await claim, Work)
+
+
+# --- engines -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_new_engines_come_before_work(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1)
+    await queue.set_engines(["engine"])
+    synced = await waiting(queue.synced())
+    assert [await queue.claim(0, 1, rank, 2, attempt) for rank in range(2)] == [Resync(1, ("engine",))] * 2
+    assert not synced.done()
+    await queue.confirm(1, 0, attempt)
+    assert await synced == 0
+    assert isinstance(await queue.claim(1, 1, 0, 2, attempt), Work)
+
+
+async def test_a_rank_that_is_quicker_than_the_confirmation_is_not_sent_back(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1)
+    await queue.set_engines(["engine"])
+    assert [await queue.claim(0, 1, rank, 2, attempt) for rank in range(2)] == [Resync(1, ("engine",))] * 2
+    assert isinstance(await queue.claim(1, 1, 1, 2, attempt), Work)
+    await queue.confirm(1, 0, attempt)
+    assert isinstance(await queue.claim(1, 1, 0, 2, attempt), Work)
+
+
+async def test_a_turn_keeps_its_verdict_when_the_engines_change_between_two_ranks(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1)
+    assert isinstance(await queue.claim(0, 1, 0, 2, attempt), Work)
+    await queue.set_engines(["engine"])
+    assert isinstance(await queue.claim(0, 1, 1, 2, attempt), Work)
+    await queue.ack(StepResult(1, {}), attempt)
+    assert await queue.claim(1, 2, 0, 2, attempt) == Resync(1, ("engine",))
+
+
+async def test_engines_that_change_while_they_are_synced_are_synced_again(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await queue.set_engines(["old"])
+    await queue.claim(0, 1, 0, 1, attempt)
+    await queue.set_engines(["new"])
+    synced = await waiting(queue.synced())
+    await queue.confirm(1, 0, attempt)
+    assert await queue.claim(1, 1, 0, 1, attempt) == Resync(2, ("new",))
+    assert not synced.done()
+    await queue.confirm(2, 0, attempt)
+    assert await synced == 0
+
+
+async def test_a_new_learner_group_connects_to_the_engines_first(queue: ReplayQueue) -> None:
+    await queue.set_engines(["engine"])
+    await fill(queue, 0, 1)
+    for _ in range(2):
+        attempt = await queue.begin(0)
+        assert await queue.claim(0, 1, 0, 1, attempt) == Resync(1, ("engine",))
+        await queue.confirm(1, 0, attempt)
+
+
+# --- publications --------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_ack_publishes_the_step_with_all_its_figures(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    published = await waiting(queue.next_published(0))
+    await fill(queue, 0, 1)
+    await train(queue, 1, attempt, turn=0)
+    found = await published
+    assert found is not None and found.step == 1 and found.frozen.ordinals == (0, 1)
+    metrics = found.result.metrics
+    assert metrics["learner/loss"] == 1 and metrics["reward/mean"] == 0.5
+    assert metrics["queue/claimed"] == 0 and metrics["ledger/trained"] == 2
+
+
+async def test_publications_come_in_order_and_each_once(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    second = await waiting(queue.next_published(1))
+    await fill(queue, 0, 1, 2, 3)
+    await train(queue, 1, attempt, turn=0)
+    await asyncio.sleep(0)
+    assert not second.done()
+    await train(queue, 2, attempt, turn=1)
+    found = await second, await queue.next_published(0)
+    assert [publication.step for publication in found if publication] == [2, 1]
+    await queue.ack(StepResult(2, {}), attempt)
+    again = await waiting(queue.next_published(1))
+    again.cancel()
+
+
+# --- learner groups that follow each other -------------------------------------------------------------------------------------
+
+
+async def test_a_later_group_gets_the_same_steps_again_until_a_checkpoint_covers_them(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1, 2, 3)
+    before = [await train(queue, step, attempt, turn=step - 1) for step in (1, 2)]
+    assert await queue.next_published(0) and await queue.next_published(1)
+    await fill(queue, 4, 5, version=2)
+
+    attempt = await queue.begin(0)
+    assert [await train(queue, step, attempt, turn=step - 1) for step in (1, 2)] == before
+    await queue.commit(1)
+    again = await waiting(queue.next_published(1))  # the conductor has seen it and must not see it twice
+
+    attempt = await queue.begin(1)
+    assert await train(queue, 2, attempt, turn=0) == before[1]
+    assert (await train(queue, 3, attempt, turn=1)).ordinals == (4, 5)
+    assert not again.done()
+    again.cancel()
+    assert queue.account()["trained"] == 6
+
+
+async def test_a_later_group_of_another_size_shares_the_same_rows(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1)
+    alone = await queue.claim(0, 1, 0, 1, attempt)
+    attempt = await queue.begin(0)
+    together = [await queue.claim(0, 1, rank, 3, attempt) for rank in range(3)]
+
+    def rows(*shares: Assignment) -> list[tuple[int, int, int, float]]:
+        works = [share for share in shares if isinstance(share, Work)]
+        return sorted((work.ordinals[row.group], *row[1:]) for work in works for row in work.rows)
+
+    assert rows(alone) == rows(*together) and len(rows(alone)) == 4
+
+
+async def test_an_earlier_group_is_fenced_even_where_it_already_waits(queue: ReplayQueue) -> None:
+    old = await queue.begin(0)
+    claim = await waiting(queue.claim(0, 1, 0, 1, old))
+    new = await queue.begin(0)
+    await fill(queue, 0, 1)
+    for late in (claim, queue.claim(0, 1, 0, 1, old), queue.ack(StepResult(1, {}), old), queue.confirm(0, 0, old)):
+        with pytest.raises(StaleAttempt):
+            await late
+    assert queue.account()["ready"] == 2
+    assert isinstance(await queue.claim(0, 1, 0, 1, new), Work)
+
+
+async def test_a_restarted_driver_goes_on_from_the_checkpoint(make: Callable[..., ReplayQueue], tmp_path: Path) -> None:
+    queue, later = make(), tmp_path / "later.jsonl"
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1, 2, 3)
+    await train(queue, 1, attempt, turn=0)
+    snapshot = json.loads(json.dumps(await queue.snapshot()))
+    await train(queue, 2, attempt, turn=1)
+    await queue.admit([4, 5])
+
+    resumed = make(snapshot, 1, history=later)
+    assert resumed.resume_point() == ([2, 3], 4)
+    attempt = await resumed.begin(1)
+    await fill(resumed, 2, 3, version=1)
+    assert (await train(resumed, 2, attempt, turn=0)).ordinals == (2, 3)
+    assert events(later)[0] == ("resumed", 1)
+
+
+# --- prompts -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_group_that_comes_twice_or_unasked_is_refused(queue: ReplayQueue) -> None:
+    await fill(queue, 0)
+    for ordinal in (0, 7):
+        with pytest.raises(LedgerError):
+            await put(queue, ordinal)
+    assert queue.metrics()["queue/depth"] == 1
+
+
+async def test_a_dropped_prompt_is_gone_with_its_reason(queue: ReplayQueue, history: Path) -> None:
+    await queue.admit([0, 1])
+    await put(queue, 0)
+    await queue.drop(0, "poison")
+    await queue.drop(1, "stale")
+    assert queue.metrics() == {
+        "queue/depth": 0,
+        "queue/claimed": 0,
+        "generation/running": 0,
+        "ledger/trained": 0,
+        "ledger/dropped": 2,
+    }
+    assert json.loads(history.read_text().splitlines()[-1])["reason"] == "stale"
+
+
+async def test_lost_work_is_admitted_again_and_comes_back_once(queue: ReplayQueue) -> None:
+    await fill(queue, 0)
+    await queue.admit([0])
+    assert (queue.metrics()["queue/depth"], queue.metrics()["generation/running"]) == (0, 1)
+    await put(queue, 0)
+    assert (queue.metrics()["queue/depth"], queue.metrics()["generation/running"]) == (1, 0)
+
+
+async def test_the_history_tells_every_life_in_order(queue: ReplayQueue, history: Path) -> None:
+    attempt = await queue.begin(0)
+    await queue.admit([0, 1, 2])
+    for ordinal in (1, 0):
+        await put(queue, ordinal)
+    await queue.drop(2, "stale")
+    await train(queue, 1, attempt, turn=0)
+    await queue.commit(1)
+    await queue.close()
+    assert events(history) == [
+        ("started", 0),
+        ("learner", 0),
+        ("admitted", [0, 1, 2]),
+        ("ready", [1]),
+        ("ready", [0]),
+        ("dropped", [2]),
+        ("claimed", [0, 1]),
+        ("trained", [0, 1]),
+        ("committed", 1),
+        ("closed", None),
+    ]
+
+
+# --- the end -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_closing_wakes_everyone_who_waits(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await queue.set_engines(["engine"])
+    await queue.claim(0, 1, 0, 1, attempt)
+    waiters = [await waiting(wait) for wait in (queue.claim(1, 1, 0, 1, attempt), queue.synced(), queue.next_published(0))]
+    await queue.close()
+    claim, sync, published = await asyncio.gather(*waiters, return_exceptions=True)
+    assert isinstance(claim, QueueClosed) and isinstance(sync, QueueClosed) and published is None
+
+
+async def test_what_was_published_before_the_end_is_still_told(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1)
+    await train(queue, 1, attempt, turn=0)
+    await queue.close()
+    assert await queue.next_published(0) is not None
+    assert await queue.next_published(1) is None
+
+
+async def test_a_closed_queue_refuses_by_name_whatever_comes(queue: ReplayQueue) -> None:
+    attempt = await queue.begin(0)
+    await fill(queue, 0, 1, 2)
+    await queue.claim(0, 1, 0, 1, attempt)
+    await queue.close()
+    await queue.close()
+    late = (
+        queue.admit([9]),
+        put(queue, 2),
+        queue.drop(2, "late"),
+        queue.begin(0),
+        queue.claim(0, 1, 0, 1, attempt),
+        queue.ack(StepResult(1, {}), attempt),
+        queue.confirm(0, 0, attempt),
+        queue.commit(1),
+        queue.synced(),
+    )
+    for call in late:
+        with pytest.raises(QueueClosed):
+            await call
