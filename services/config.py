@@ -49,8 +49,8 @@ class RunConfig(Section):
     """Newest versions kept; older ones are deleted."""
     record_share: float = Field(1.0, ge=0, le=1)
     """Share of the steps whose rollouts are written to `rollouts/`."""
-    checkpoint_url: str | None = None
-    """Where learner checkpoints go, any filesystem URL that pyarrow opens; by default `checkpoints/` in the run directory."""
+    storage: str | None = None
+    """Where the folder `checkpoints/` is: a path, or a URL that pyarrow opens, of this run alone; by default the run directory."""
 
 
 class EvaluationConfig(Section):

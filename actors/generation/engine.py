@@ -160,7 +160,7 @@ class Engine:
         await self._llm.pause_generation(mode="keep", clear_cache=clear_cache)
 
     async def _go_on(self, reason: str) -> None:
-        """Resume once no reason to stand still is left: whoever waits for submissions must not wake an engine whose weights are in parts."""
+        """Resume once no reason to stand still is left: a release must not wake an engine whose weights are in parts."""
         self._halted.discard(reason)
         if not self._halted:
             await self._llm.resume_generation()

@@ -4,6 +4,9 @@
 rank-R.pt                  random states of rank R
 state.json                 step, updates done
 ledger.json                the ledger's snapshot
+commit.json                written last, once every rank's part has arrived; a directory without it is not a checkpoint
+
+`root` is a path or any URL that pyarrow opens; checkpoints are its `step-N` children.
 """
 
 from __future__ import annotations
@@ -16,9 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 if TYPE_CHECKING:
     from actors.learner.learner import Learner
+
+
+COMMIT = "commit.json"
 
 
 def write(directory: Path, learner: Learner, *, step: int, rank: int, ledger: Sequence[Sequence[Any]] | None) -> None:
@@ -50,7 +57,37 @@ def read(directory: Path, learner: Learner, *, rank: int) -> int:
     return int(state["step"])
 
 
-def ledger_of(directory: Path) -> tuple[int, list[list[Any]]]:
-    """(step, ledger snapshot) of a checkpoint."""
-    step = json.loads((directory / "state.json").read_text())["step"]
-    return int(step), json.loads((directory / "ledger.json").read_text())
+def commit(root: str, step: int) -> None:
+    """Make the complete directory of `step` a checkpoint."""
+    filesystem, base = open_root(root)
+    with filesystem.open_output_stream(f"{base}/step-{step}/{COMMIT}") as stream:
+        stream.write(json.dumps({"step": step}).encode())
+
+
+def newest(root: str) -> tuple[int, FileSystem, str] | None:
+    """(step, file system, directory) of the newest committed checkpoint."""
+    filesystem, base = open_root(root)
+    found = filesystem.get_file_info(FileSelector(base, allow_not_found=True))
+    steps = sorted((int(info.base_name.removeprefix("step-")) for info in found if info.base_name.startswith("step-")), reverse=True)
+    for step in steps:
+        if filesystem.get_file_info(f"{base}/step-{step}/{COMMIT}").type is FileType.File:
+            return step, filesystem, f"{base}/step-{step}"
+    return None
+
+
+def newest_ledger(root: str) -> tuple[int, list[list[Any]]]:
+    """(step, ledger snapshot) of the newest committed checkpoint; (0, []) if there is none."""
+    found = newest(root)
+    if found is None:
+        return 0, []
+    step, filesystem, directory = found
+    with filesystem.open_input_stream(f"{directory}/ledger.json") as stream:
+        return step, json.loads(stream.read())
+
+
+def open_root(root: str) -> tuple[FileSystem, str]:
+    """The file system behind a path or URL, and the path in it."""
+    if "://" in root:
+        filesystem, path = FileSystem.from_uri(root)
+        return filesystem, str(path)
+    return LocalFileSystem(), str(Path(root).absolute())

@@ -82,8 +82,8 @@ class LearnerConfig(Section):
     """GPUs of one rank where the cluster has any."""
     checkpoint_every: int = Field(10, gt=0)
     """Steps between two checkpoints; the last step always makes one."""
-    keep_checkpoints: int = Field(2, gt=0)
-    """Checkpoints kept; older ones are deleted."""
+    keep_checkpoints: int = Field(2, ge=2)
+    """Checkpoints kept; older ones are deleted. Two at least: one stays whole while the next is written."""
     max_restarts: int = Field(2, ge=0)
     """Times the group may be restarted after a failure."""
 

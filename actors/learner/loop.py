@@ -56,6 +56,7 @@ class LoopSpec:
     steps: int
     seed: int
     run: str
+    checkpoints: str  # path or URL under which `step-N` are
     policies: Path  # where versions are written
     export_every: int  # steps between two versions
     keep_policies: int  # newest versions kept
@@ -200,14 +201,17 @@ class Loop:
                 checkpoint_dir_name=f"step-{self._step}",
             )
         self._saved = self._step
+        dist.barrier()  # every rank's part has been uploaded
         if self._rank == 0:
+            checkpoint.commit(self._spec.checkpoints, self._step)
             ray.get(self._spec.queue.commit.remote(self._step))
 
     def _restore(self) -> int:
-        saved = ray.train.get_checkpoint()
+        saved = checkpoint.newest(self._spec.checkpoints)
         if saved is None:
             return 0
-        with saved.as_directory() as directory:
+        _, filesystem, path = saved
+        with ray.train.Checkpoint(path, filesystem).as_directory() as directory:
             return checkpoint.read(Path(directory), self._learner, rank=self._rank)
 
     def _synchronize(self, text: str) -> str:

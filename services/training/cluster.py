@@ -26,9 +26,15 @@ def has_gpu(config: ClusterConfig) -> bool:
         return config.device == "gpu"
     if ray.is_initialized():
         return bool(ray.cluster_resources().get("GPU", 0) > 0)
+    return local_gpus() > 0
+
+
+def local_gpus() -> int:
+    """GPUs of this machine."""
     if shutil.which("nvidia-smi") is None:
-        return False
-    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).stdout.startswith(b"GPU ")
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
 def is_own_cluster(config: ClusterConfig) -> bool:
@@ -77,19 +83,30 @@ def demand(recipe: Recipe, *, gpu: bool) -> dict[str, float]:
     return {"CPU": cpus, "GPU": gpus} if gpu else {"CPU": cpus}
 
 
+def check_own(recipe: Recipe, *, gpu: bool) -> None:
+    """Refuse a recipe that asks for more than this machine has, where the cluster is to be this machine; nothing is started."""
+    if is_own_cluster(recipe.cluster):
+        offered = {"CPU": recipe.cluster.cpus or float(os.cpu_count() or 1), "GPU": float(local_gpus())}
+        _refuse_missing(demand(recipe, gpu=gpu), offered)
+
+
 def require(recipe: Recipe, *, gpu: bool, tell: Callable[[str], None]) -> None:
     """Wait until the cluster offers what the pools ask for; ClusterError where it cannot, or not in time."""
     wanted = demand(recipe, gpu=gpu)
     deadline = time.monotonic() + (0 if is_own_cluster(recipe.cluster) else recipe.cluster.wait_timeout_s)
-    while missing := _missing(wanted):
+    while missing := _missing(wanted, ray.cluster_resources()):
         if time.monotonic() >= deadline:
-            raise ClusterError(f"cluster: the pools ask for {_text(wanted)}, but the cluster lacks {_text(missing)}")
+            _refuse_missing(wanted, ray.cluster_resources())
         tell(f"waiting for the cluster to offer {_text(missing)} more")
         time.sleep(5)
 
 
-def _missing(wanted: dict[str, float]) -> dict[str, float]:
-    offered = ray.cluster_resources()
+def _refuse_missing(wanted: dict[str, float], offered: dict[str, float]) -> None:
+    if missing := _missing(wanted, offered):
+        raise ClusterError(f"cluster: the pools ask for {_text(wanted)}; the cluster lacks {_text(missing)}")
+
+
+def _missing(wanted: dict[str, float], offered: dict[str, float]) -> dict[str, float]:
     return {name: amount - offered.get(name, 0) for name, amount in wanted.items() if amount > offered.get(name, 0)}
 
 

@@ -63,6 +63,11 @@ class Conductor:
         self._synchronous = recipe.replay.max_staleness == 0
         self._began = time.monotonic()
 
+    @property
+    def step(self) -> int:
+        """The newest published step."""
+        return self._step
+
     async def run(self) -> None:
         """Drive the run to its end. Raises what any pool raised."""
         await self._queue.synced.remote()

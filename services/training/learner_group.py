@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 from typing import Any
 
 from actors.errors import GmpoError
 from actors.learner.loop import LoopSpec, learn
 from services.config import Recipe
-from services.training.rundir import RunDirectory
+from services.training.rundir import CHECKPOINTS, RunDirectory
 
 
 def loop_spec(recipe: Recipe, queue: Any, run: RunDirectory, model: str, *, transport: str) -> LoopSpec:
@@ -27,6 +26,7 @@ def loop_spec(recipe: Recipe, queue: Any, run: RunDirectory, model: str, *, tran
         steps=recipe.run.steps,
         seed=recipe.run.seed,
         run=recipe.run.name,
+        checkpoints=run.checkpoints,
         policies=run.policies,
         export_every=recipe.run.export_every,
         keep_policies=recipe.run.keep_policies,
@@ -52,8 +52,8 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=learner.ranks, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(
-            name="checkpoints",
-            storage_path=run.checkpoints,
+            name=CHECKPOINTS,
+            storage_path=run.storage,
             failure_config=FailureConfig(max_failures=learner.max_restarts),
             checkpoint_config=CheckpointConfig(num_to_keep=learner.keep_checkpoints),
         ),
@@ -62,9 +62,3 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         raise GmpoError(f"the learner group failed: {error}") from error
-
-
-def newest_checkpoint(run: RunDirectory) -> Path | None:
-    """The newest complete checkpoint of a local run directory."""
-    found = [path for path in Path(run.checkpoints, "checkpoints").glob("step-*") if (path / "ledger.json").exists()]
-    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)

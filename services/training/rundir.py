@@ -24,8 +24,9 @@ import yaml
 
 from actors.errors import ConfigError
 from services.config import Recipe, differing_keys, dump, resolved
+from services.telemetry.atomic import write_atomically
 
-CONFIG, EVALUATIONS, LOCK, STOP = "config.yaml", "evaluation.jsonl", "driver.lock", "stop"
+CHECKPOINTS, CONFIG, EVALUATIONS, LOCK, STOP = "checkpoints", "config.yaml", "evaluation.jsonl", "driver.lock", "stop"
 
 
 class RunDirectory:
@@ -36,15 +37,18 @@ class RunDirectory:
         self.path = recipe.run_dir.absolute()
         self._lock: IO[str] | None = None
 
-    def open(self) -> bool:
-        """Create the directory, or check that it belongs to an equal recipe. True if the run goes on. ConfigError otherwise."""
+    def check(self) -> None:
+        """ConfigError if the directory belongs to another recipe, or would be lost. Changes nothing."""
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # set by Ray for the entrypoint of a job
             _refuse_relative_root(self._recipe.run.root)
-        existing = self.path / CONFIG
-        if existing.exists():
-            _check_equal(existing, resolved(self._recipe))
+        if (self.path / CONFIG).exists():
+            _check_equal(self.path / CONFIG, resolved(self._recipe))
+
+    def open(self) -> bool:
+        """Lock the directory, creating it if need be; call `check` first. True if the run goes on."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._acquire()
+        existing = self.path / CONFIG
         resuming = existing.exists()
         if not resuming:
             existing.write_text(dump(self._recipe), encoding="utf-8")
@@ -58,9 +62,14 @@ class RunDirectory:
             self._lock = None
 
     @property
+    def storage(self) -> str:
+        """Path or URL in which the folder of checkpoints is."""
+        return self._recipe.run.storage or str(self.path)
+
+    @property
     def checkpoints(self) -> str:
-        """Path or URL under which Ray Train keeps checkpoints: `<this>/checkpoints/step-N`."""
-        return self._recipe.run.checkpoint_url or str(self.path)
+        """Path or URL of the folder of checkpoints."""
+        return f"{self.storage.rstrip('/')}/{CHECKPOINTS}"
 
     @property
     def policies(self) -> Path:
@@ -70,6 +79,13 @@ class RunDirectory:
     def stop_requested(self) -> bool:
         """True once someone asked the run to stop."""
         return (self.path / STOP).exists()
+
+    def rewind(self, step: int) -> None:
+        """Forget evaluations of steps that will be done again."""
+        file = self.path / EVALUATIONS
+        if file.exists():
+            rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_atomically(file, "".join(row for row in rows if step and json.loads(row)["step"] <= step))
 
     def append_evaluation(self, row: dict[str, Any]) -> None:
         """Add one evaluation to evaluation.jsonl."""

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import ray
 
-from actors.errors import ConfigError
-from actors.learner.checkpoint import ledger_of
+from actors.errors import ConfigError, QueueClosed
+from actors.learner.checkpoint import newest_ledger
 from actors.modeling.config import TinyPolicy
 from actors.modeling.loading import check_head_size, check_model, load_tokenizer
 from actors.prompts import sources
@@ -42,21 +42,22 @@ LEARNER_END_S = 60.0
 
 def train(recipe: Recipe) -> Path:
     """Run the recipe to its end, or go on with a run of the same recipe. Returns the run directory; UsageError before anything starts."""
-    check(recipe)
     run = RunDirectory(recipe)
-    resuming = run.open()
+    run.check()
+    check(recipe)
     with contextlib.closing(run), open_console(recipe.telemetry.console, run_name=recipe.run.name, steps=recipe.run.steps) as console:
         model = model_directory(recipe, console.event)
         stream = open_stream(recipe.prompts, load_tokenizer(model), seed=recipe.run.seed)
         if stream.rejected.count:
             console.event(f"prompts left out: {stream.rejected.describe()}")
         check_tasks(recipe, stream)
-        checkpoint = learner_group.newest_checkpoint(run) if resuming else None
-        step, snapshot = ledger_of(checkpoint) if checkpoint else (0, [])
+        resuming = run.open()
+        step, snapshot = newest_ledger(run.checkpoints) if resuming else (0, [])
         if step >= recipe.run.steps:
             console.event(f"all {step} steps are done: {run.path}")
             return run.path
         if resuming:
+            run.rewind(step)
             console.event(f"going on after step {step}")
         cluster.connect(recipe.cluster)
         try:
@@ -74,6 +75,7 @@ def check(recipe: Recipe) -> None:
     gpu = cluster.has_gpu(recipe.cluster)
     if not gpu and recipe.generation.tensor_parallel > 1:
         raise ConfigError("generation.tensor_parallel: only GPUs can share an engine's weights, and there are none")
+    cluster.check_own(recipe, gpu=gpu)
     policy = recipe.policy
     if isinstance(policy, TinyPolicy):
         check_head_size(policy.hidden_size // policy.heads, gpu=gpu)
@@ -138,9 +140,11 @@ class _Run:
                 for place in sinks.where:
                     self._console.event(place)
                 conductor = Conductor(recipe, self._stream, pools, queue, self._run, self._console, sinks, step=step)
-                await _unless_failed(learning, conductor.run(), closing=queue)
+                # The queue closes early only when the learner group has ended: in good order, or with an error that `learning` raises.
+                with contextlib.suppress(QueueClosed):
+                    await _unless_failed(learning, conductor.run(), closing=queue)
                 await learning
-            self._console.event(f"ended after {time.monotonic() - began:.0f} s")
+            self._console.event(f"stopped after step {conductor.step} of {recipe.run.steps}, {time.monotonic() - began:.0f} s")
         finally:
             stopping.cancel()
             with contextlib.suppress(ray.exceptions.RayError):
