@@ -59,5 +59,8 @@ def make_model(config: TinyPolicy) -> Qwen2ForCausalLM:
 
 def save(model: Qwen2ForCausalLM, directory: Path) -> None:
     """Write model and tokenizer in Hugging Face's layout."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     model.save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)

@@ -13,7 +13,10 @@ import torch.distributed as dist
 
 
 class BroadcastGroup(Protocol):
-    """Rank 0 sends, all others receive into a buffer of the same size."""
+    """Rank 0 sends, all others receive into a buffer of the same size.
+
+    Building one waits at most `connect_timeout_s` for all members, one broadcast at most `send_timeout_s`; then RuntimeError.
+    """
 
     device: torch.device
 
@@ -29,8 +32,9 @@ class BroadcastGroup(Protocol):
 class GlooGroup:
     """Broadcast through host memory; the only way on a CPU, and where learner and engine share one GPU."""
 
-    def __init__(self, address: str, port: int, rank: int, size: int, timeout_s: float) -> None:
-        timeout = timedelta(seconds=timeout_s)
+    def __init__(self, address: str, port: int, rank: int, size: int, *, connect_timeout_s: float, send_timeout_s: float) -> None:
+        timeout = timedelta(seconds=connect_timeout_s)
+        self._send_timeout = timedelta(seconds=send_timeout_s)
         self.device = torch.device("cpu")
         self._store = dist.TCPStore(address, port, size, is_master=rank == 0, timeout=timeout, wait_for_workers=False)
         self._group: Any = dist.ProcessGroupGloo(dist.PrefixStore("gmpo-weights", self._store), rank, size, timeout)
@@ -38,7 +42,7 @@ class GlooGroup:
     def broadcast(self, buffer: torch.Tensor) -> None:
         """See BroadcastGroup."""
         options = dist.BroadcastOptions()
-        options.rootRank, options.rootTensor = 0, 0
+        options.rootRank, options.rootTensor, options.timeout = 0, 0, self._send_timeout
         self._group.broadcast([buffer], options).wait()
 
     def close(self) -> None:
@@ -47,14 +51,14 @@ class GlooGroup:
 
 
 class NcclGroup:
-    """Broadcast between GPUs over vLLM's stateless communicator. NCCL refuses two ranks on one device."""
+    """Broadcast between GPUs over vLLM's stateless communicator, which knows no deadline. NCCL refuses two ranks on one device."""
 
-    def __init__(self, address: str, port: int, rank: int, size: int, timeout_s: float) -> None:
+    def __init__(self, address: str, port: int, rank: int, size: int, *, connect_timeout_s: float, send_timeout_s: float) -> None:
         from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
         from vllm.distributed.utils import StatelessProcessGroup
 
         self.device = torch.device("cuda", torch.cuda.current_device())
-        store = StatelessProcessGroup.create(host=address, port=port, rank=rank, world_size=size, store_timeout=int(timeout_s))
+        store = StatelessProcessGroup.create(host=address, port=port, rank=rank, world_size=size, store_timeout=int(connect_timeout_s))
         self._communicator: Any = PyNcclCommunicator(store, device=self.device)
 
     def broadcast(self, buffer: torch.Tensor) -> None:

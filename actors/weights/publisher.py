@@ -67,11 +67,15 @@ class Publisher:
             "port": port,
             "size": size,
             "bucket_bytes": self._bucket_bytes,
-            "timeout_s": self._config.send_timeout_s,
+            # The sender gives up first, and can tell who made it wait.
+            "connect_timeout_s": timeout_s + LAST_WORDS_S,
+            "send_timeout_s": self._config.send_timeout_s + LAST_WORDS_S,
         }
         joining = [engine.join.remote(info | {"rank_offset": 1 + index * workers}) for index, engine in enumerate(engines)]
         try:
-            self._group = GROUPS[self._transport](address, port, 0, size, timeout_s)
+            self._group = GROUPS[self._transport](
+                address, port, 0, size, connect_timeout_s=timeout_s, send_timeout_s=self._config.send_timeout_s
+            )
         except RuntimeError as error:
             self._await(joining, "connect", version, 0)  # whoever failed or stayed away says more
             raise WeightSyncError(str(error), engine="all", phase="connect", version=version) from error
@@ -153,8 +157,7 @@ class Publisher:
             try:
                 self._group.broadcast(buffer)
             except RuntimeError as error:
-                self._await(receiving, "send", version, LAST_WORDS_S)
-                raise WeightSyncError(str(error), engine="all", phase="send", version=version) from error
+                raise _cause(receiving, version, error) from error
             digest.update(buffer)
         self._await(receiving, "send", version, self._config.send_timeout_s)
         return digest.hexdigest()
@@ -185,13 +188,35 @@ class Publisher:
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
             if not done:
-                raise WeightSyncTimeout(f"no answer in {timeout_s:g} s", engine=min(waiting.values()), phase=phase, version=version)
+                late = sorted(waiting.values())
+                culprit = late[0] if len(late) == 1 else "all"
+                raise WeightSyncTimeout(f"no answer of {late} in {timeout_s:g} s", engine=culprit, phase=phase, version=version)
             index = waiting.pop(done[0])
             try:
                 results[index] = ray.get(done[0])
             except Exception as error:
                 raise WeightSyncError(str(error), engine=index, phase=phase, version=version) from error
         return results
+
+
+def _cause(receiving: list[Any], version: int, broken: RuntimeError) -> WeightSyncError:
+    """What a broken transport comes down to: an engine that died, one that says nothing, or what all of them have to say.
+
+    An engine that failed by itself breaks the transport of the others, so among failures alone no culprit is named.
+    """
+    answered, silent = ray.wait(receiving, num_returns=len(receiving), timeout=LAST_WORDS_S)
+    words = [str(broken)]
+    for index, call in enumerate(receiving):
+        try:
+            if call in answered:
+                ray.get(call)
+        except ray.exceptions.RayActorError as error:
+            return WeightSyncError(str(error), engine=index, phase="send", version=version)
+        except Exception as error:
+            words.append(f"engine {index}: {str(error).strip().splitlines()[-1]}")
+    if silent:
+        return WeightSyncTimeout(str(broken), engine=receiving.index(silent[0]), phase="send", version=version)
+    return WeightSyncError("; ".join(words), engine="all", phase="send", version=version)
 
 
 class _Clock:

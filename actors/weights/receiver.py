@@ -27,7 +27,8 @@ class JoinInfo(WeightTransferInitInfo):
     rank_offset: int
     size: int
     bucket_bytes: int
-    timeout_s: float
+    connect_timeout_s: float
+    send_timeout_s: float
 
 
 @dataclass
@@ -55,7 +56,14 @@ class BucketReceiver(WeightTransferEngine[JoinInfo, UpdateInfo]):
         """Join the group, leaving any earlier one."""
         self.shutdown()
         rank = init_info.rank_offset + self.parallel_config.rank
-        self.group = GROUPS[self.transport](init_info.address, init_info.port, rank, init_info.size, init_info.timeout_s)
+        self.group = GROUPS[self.transport](
+            init_info.address,
+            init_info.port,
+            rank,
+            init_info.size,
+            connect_timeout_s=init_info.connect_timeout_s,
+            send_timeout_s=init_info.send_timeout_s,
+        )
         self.bucket_bytes = init_info.bucket_bytes
 
     def start_weight_update(self) -> None:

@@ -106,7 +106,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("eval/sampled", "fraction", "gauge", "Held-out accuracy of sampled answers"),
     Metric("eval/greedy", "fraction", "gauge", "Held-out accuracy of greedy answers"),
     # Prompts and their lives.
-    Metric("prompts/rejected", "prompts", "counter", "Rows left out as malformed or too long"),
+    Metric("prompts/rejected", "prompts", "gauge", "Rows left out as malformed or too long"),
     Metric("ledger/trained", "prompts", "gauge", "Prompts trained on"),
     Metric("ledger/dropped", "prompts", "gauge", "Prompts dropped with a reason"),
     # The run.

@@ -49,6 +49,7 @@ def connect(config: ClusterConfig) -> None:
         _refuse_open(config, os.environ.get("RAY_AUTH_MODE", "token"))  # unset, Ray's own local cluster turns token authentication on
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this run alone: no file that others could read
         ray.init(
+            address="local",  # never one that happens to run here
             num_cpus=int(config.cpus) if config.cpus else None,
             include_dashboard=False,
             object_store_memory=config.object_store_mib * 2**20,

@@ -32,6 +32,9 @@ from services.training.recorder import record
 from services.training.rundir import RunDirectory
 
 
+WATCH_S = 1.0
+
+
 class _Finished(Exception):
     """Ends the task group when there is nothing left to follow."""
 
@@ -53,7 +56,7 @@ class Conductor:
     ) -> None:
         self._recipe, self._stream, self._pools, self._queue = recipe, stream, pools, queue
         self._run, self._console, self._sinks = run, console, sinks
-        self._step = step
+        self._start = self._step = step
         self._admission = Admission(recipe.outstanding)
         self._advantages = GroupAdvantages(recipe.learner.advantage)
         self._held_out = stream.held_out()
@@ -77,6 +80,7 @@ class Conductor:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._tasks.create_task(self._feed())
+                self._tasks.create_task(self._watch())
                 await self._follow()
                 raise _Finished
         except* _Finished:
@@ -154,15 +158,23 @@ class Conductor:
             self._console.step(self._step, metrics)
             await self._admission.free(len(published.frozen.metas))
 
+    async def _watch(self) -> None:
+        """Show the queue's present state between steps."""
+        while True:
+            self._console.observe(await self._queue.metrics.remote())
+            await asyncio.sleep(WATCH_S)
+
     def _rates(self, published: Published, seconds: float) -> dict[str, float]:
         metas, elapsed = published.frozen.metas, time.monotonic() - self._began
-        done = published.step
+        responses = sum(len(meta.lengths) for meta in metas)
         return {
             "step/seconds": seconds,
             "step/version": float(published.step),
-            "step/samples_per_s": sum(len(meta.lengths) for meta in metas) / seconds,
+            "step/samples_per_s": responses / seconds,
             "generation/tokens_per_s": sum(sum(meta.lengths) for meta in metas) / seconds,
-            "run/eta_s": elapsed / max(1, done) * (self._recipe.run.steps - done),
+            "reward/verified_per_s": responses / seconds,
+            "prompts/rejected": float(self._stream.rejected.count),
+            "run/eta_s": elapsed / (published.step - self._start) * (self._recipe.run.steps - published.step),
         }
 
     def _evaluation_due(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,17 +16,11 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.integration.conftest import MARK, ROOT, Gmpo
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 RAY = Path(sys.executable).with_name("ray")
 SMALL = ("run.steps=2", "run.prompts_per_step=4", "generation.group_size=4", "learner.updates_per_step=2", "prompts.held_out=0")
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def status(url: str, token: str | None) -> int:

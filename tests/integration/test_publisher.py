@@ -61,7 +61,14 @@ class FakeEngine:
     def join(self, info: Mapping[str, Any]) -> None:
         self._enter("join")
         self._bucket_bytes = info["bucket_bytes"]
-        self._group = GlooGroup(info["address"], info["port"], info["rank_offset"], info["size"], info["timeout_s"])
+        self._group = GlooGroup(
+            info["address"],
+            info["port"],
+            info["rank_offset"],
+            info["size"],
+            connect_timeout_s=info["connect_timeout_s"],
+            send_timeout_s=info["send_timeout_s"],
+        )
 
     def pause(self) -> None:
         self._enter("pause")
@@ -110,7 +117,7 @@ class Stream:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 
@@ -180,7 +187,7 @@ def test_a_group_serves_many_publications_and_can_be_replaced(engines: tuple[Any
 def test_a_failing_phase_names_itself_on_all_ranks_and_nobody_is_left_in_a_gather(
     engines: tuple[Any, Any], make: Callable[..., Publisher], call: str
 ) -> None:
-    sender, other, streams, words = make(), make(rank=1), (Stream(), Stream()), SimpleQueue[str]()
+    sender, other, streams, words = make(send_timeout_s=3), make(rank=1), (Stream(), Stream()), SimpleQueue[str]()
     sender.connect(engines, 1, VERSION)
     ray.get(engines[1].script.remote(f"fail {call}"))
 
@@ -196,8 +203,10 @@ def test_a_failing_phase_names_itself_on_all_ranks_and_nobody_is_left_in_a_gathe
         errors = [rank.exception(60) for rank in ranks]
     for error in errors:
         assert isinstance(error, WeightSyncError)
-        assert (error.engine, error.phase, error.version) == (1, PHASE_OF_CALL.get(call, call), VERSION)
-        assert f"{call} broke" in str(error)
+        # Where the transport broke for all, nobody can be named alone; the words tell.
+        engine = "all" if call == "receive" else 1
+        assert (error.engine, error.phase, error.version) == (engine, PHASE_OF_CALL.get(call, call), VERSION)
+        assert f"RuntimeError: {call} broke" in str(error)
     assert [stream.drawn for stream in streams] == [3, 3]
 
 
@@ -229,13 +238,13 @@ def test_a_phase_past_its_deadline_is_a_timeout(engines: tuple[Any, Any], make: 
 def test_an_engine_that_does_not_take_its_bytes_is_a_timeout(
     engines: tuple[Any, Any], make: Callable[..., Publisher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher, "LAST_WORDS_S", 0.5)
-    sender = make(send_timeout_s=3, connect_timeout_s=3)
+    monkeypatch.setattr(publisher, "LAST_WORDS_S", 2)
+    sender = make(send_timeout_s=2)
     sender.connect(engines, 1, VERSION)
     ray.get(engines[1].script.remote("hang receive"))
     with pytest.raises(WeightSyncTimeout) as caught:
         publish(sender)
-    assert caught.value.phase == "send"
+    assert (caught.value.engine, caught.value.phase) == (1, "send")
 
 
 @pytest.mark.parametrize(("wrong", "kind"), [("fail join", WeightSyncError), ("hang join", WeightSyncTimeout)])
