@@ -32,7 +32,7 @@ def check_model(path: str, *, gpu: bool) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(config_file.read_text())
         size = head_size(config)
-    except (ValueError, KeyError, ZeroDivisionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise ModelError(f"policy.path: {config_file} cannot be read: {error!r}") from None
     check_head_size(size, gpu=gpu)
     return config

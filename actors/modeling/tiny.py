@@ -59,8 +59,12 @@ def make_model(config: TinyPolicy) -> Qwen2ForCausalLM:
 
 def save(model: Qwen2ForCausalLM, directory: Path) -> None:
     """Write model and tokenizer in Hugging Face's layout."""
-    from transformers.utils import logging
+    from huggingface_hub import save_torch_model
 
-    logging.disable_progress_bar()
-    model.save_pretrained(directory)
+    # The model's own save_pretrained imports every accelerator library it finds installed.
+    directory.mkdir(parents=True, exist_ok=True)
+    save_torch_model(model, directory)
+    model.config.save_pretrained(directory)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)

@@ -31,7 +31,6 @@ from services.training.pools import Pools
 from services.training.recorder import record
 from services.training.rundir import RunDirectory
 
-
 WATCH_S = 1.0
 
 
@@ -142,7 +141,7 @@ class Conductor:
 
     async def _follow(self) -> None:
         """Take note of every published step, until the last or until the queue closes."""
-        began = time.monotonic()
+        began = self._began = time.monotonic()
         while self._step < self._recipe.run.steps:
             published: Published | None = await self._queue.next_published.remote(self._step)
             if published is None:

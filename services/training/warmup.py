@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -80,7 +79,6 @@ def _teach(recipe: Recipe, directory: Path, tell: Callable[[str], None]) -> None
     tokenizer = tiny.make_tokenizer()
     stream = open_stream(prompts, tokenizer, seed=warmup.seed)
     torch.set_num_threads(recipe.learner.threads)
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it tells of its accelerator whenever it is imported
     model = tiny.make_model(policy)
     tiny.save(model, directory)
     with _single_rank():

@@ -12,7 +12,7 @@ R, W, U, T, C = Outcome.RIGHT, Outcome.WRONG, Outcome.UNPARSEABLE, Outcome.TIMEO
 
 def advantages(scores: list[float], outcomes: list[Outcome], **config: object) -> list[float]:
     meta = GroupMeta(0, (0, 0), (1,) * len(scores), tuple(scores), tuple(outcomes))
-    return GroupAdvantages(AdvantageConfig.model_validate(config))(meta).tolist()
+    return list(GroupAdvantages(AdvantageConfig.model_validate(config))(meta))
 
 
 @pytest.mark.parametrize(("ddof", "std"), [(0, np.sqrt(3) / 4), (1, 0.5)])

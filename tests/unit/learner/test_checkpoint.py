@@ -43,9 +43,20 @@ def test_a_learner_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, held[name], rtol=0, atol=0)
 
 
-def test_the_ledger_is_read_without_a_learner(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path, learner(seed=0), step=3, rank=0, ledger=LEDGER)
-    assert checkpoint.ledger_of(tmp_path) == (3, LEDGER)
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_the_newest_committed_checkpoint_counts_and_its_ledger_needs_no_learner(tmp_path: Path, scheme: str) -> None:
+    root = f"{scheme}{tmp_path}"
+    for step in (9, 10, 11):
+        (tmp_path / f"step-{step}").mkdir()
+        checkpoint.write(tmp_path / f"step-{step}", learner(seed=0), step=step, rank=0, ledger=[[0, "trained", step, None]])
+    assert checkpoint.newest_ledger(root) == (0, [])
+    checkpoint.commit(root, 9)
+    checkpoint.commit(root, 10)  # 11 was interrupted
+    assert checkpoint.newest_ledger(root) == (10, [[0, "trained", 10, None]])
+
+
+def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
+    assert checkpoint.newest_ledger(str(tmp_path / "nowhere")) == (0, [])
 
 
 def test_a_rank_that_did_not_exist_can_read_it(tmp_path: Path) -> None:

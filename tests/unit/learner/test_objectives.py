@@ -40,6 +40,9 @@ class Batch(NamedTuple):
     def totals(self) -> BatchTotals:
         return BatchTotals(len(self.advantages), int(self.mask.sum()))
 
+    def rows(self, start: int, end: int) -> Batch:
+        return Batch(self.log_ratios[start:end], self.advantages[start:end], self.mask[start:end])
+
     def valid(self) -> Iterator[tuple[Array, float]]:
         for row, keep, advantage in zip(self.log_ratios, self.mask, self.advantages, strict=True):
             yield row[keep], float(advantage)
@@ -150,7 +153,7 @@ def test_loss_and_gradient_are_those_of_the_formula(config: dict[str, Any], batc
 def test_pieces_add_up_to_the_batch(config: dict[str, Any], batch: Batch, cuts: set[int]) -> None:
     loss, gradient, metrics = computed(config, batch)
     bounds = [0, *sorted(cut for cut in cuts if cut < len(batch.advantages)), len(batch.advantages)]
-    pieces = [Batch(*(array[start:end] for array in batch)) for start, end in pairwise(bounds)]
+    pieces = [batch.rows(start, end) for start, end in pairwise(bounds)]
     results = [computed(config, piece, batch.totals) for piece in pieces]
     assert loss == pytest.approx(sum(part for part, _, _ in results), rel=1e-12, abs=1e-12)
     np.testing.assert_array_equal(gradient, np.concatenate([part for _, part, _ in results]))
@@ -200,7 +203,7 @@ def test_an_empty_response_gives_no_gradient_and_stays_in_the_batch(config: dict
     mask = np.asarray([[True, True], [False, False]])
     batch = Batch(np.full((2, 2), 0.1), np.asarray([1.0, -1.0]), mask)
     loss, gradient, metrics = computed(config, batch)
-    alone = computed(config, Batch(*(array[:1] for array in batch)))
+    alone = computed(config, batch.rows(0, 1))
     assert np.isfinite(loss)
     np.testing.assert_allclose(gradient, np.concatenate([alone[1] / 2, np.zeros((1, 2))]))
     assert metrics["sequence_ratio"] == alone[2]["sequence_ratio"] and metrics["answered"] == 1

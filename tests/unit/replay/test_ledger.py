@@ -26,7 +26,7 @@ LEGAL = {
 
 def move(ledger: Ledger, ordinal: int, state: State, step: int = 1) -> None:
     extra = {"step": step} if state in {C, T} else {"reason": "too stale"} if state is D else {}
-    ledger.move(ordinal, state, **extra)  # type: ignore[arg-type]
+    ledger.move(ordinal, state, **extra)
 
 
 def at(state: State | None, ordinal: int = 0, step: int = 1) -> Ledger:

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from actors.errors import ConfigError
+from services.config import resolved
+from services.training.rundir import RunDirectory, recipe_of, request_stop
+from tests.unit.recipes import tiny_recipe
+
+Open = Callable[..., tuple[RunDirectory, bool]]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """opened(*overrides) -> (run, whether it goes on), checked and locked; closed when the test ends."""
+    runs = []
+
+    def opened(*overrides: str) -> tuple[RunDirectory, bool]:
+        run = RunDirectory(tiny_recipe(*overrides))
+        runs.append(run)
+        run.check()
+        return run, run.open()
+
+    yield opened
+    for run in runs:
+        run.close()
+
+
+def test_a_new_run_keeps_its_resolved_recipe(opened: Open, root: Path) -> None:
+    run, going_on = opened("run.steps=3")
+    assert not going_on and run.path == root / "tiny"
+    assert yaml.safe_load(recipe_of(run.path).read_text()) == resolved(tiny_recipe("run.steps=3"))
+
+
+def test_a_second_driver_is_refused_by_name_until_the_first_has_gone(opened: Open) -> None:
+    first, _ = opened()
+    with pytest.raises(ConfigError, match=f"in use by .* pid {os.getpid()}"):
+        opened()
+    first.close()
+    _, going_on = opened()
+    assert going_on
+
+
+def test_the_lock_of_a_killed_driver_holds_nobody_up(opened: Open, root: Path) -> None:
+    script = (
+        "import sys; from services.training.rundir import RunDirectory; from tests.unit.recipes import tiny_recipe\n"
+        "run = RunDirectory(tiny_recipe()); run.open(); print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "locked\n"
+        with pytest.raises(ConfigError, match=f"pid {other.pid}"):
+            opened()
+        other.kill()
+    assert opened()[1]
+
+
+def test_an_equal_recipe_goes_on(opened: Open) -> None:
+    opened("run.steps=3")[0].close()
+    assert opened("run.steps=3")[1]
+
+
+def test_an_unequal_recipe_is_refused_with_the_keys_that_differ(opened: Open, root: Path) -> None:
+    opened("run.steps=3")[0].close()
+    before = {path.name: path.read_bytes() for path in (root / "tiny").iterdir()}
+    with pytest.raises(ConfigError) as caught:
+        opened("run.steps=4", "learner.optimizer.lr=0.5", "learner.objective.type=grpo", "learner.objective.clip_high=0.2")
+    named = str(caught.value).splitlines()[1:]
+    assert {"run.steps", "learner.optimizer.lr", "learner.objective.type"} <= set(named)
+    assert "run.seed" not in named
+    assert {path.name: path.read_bytes() for path in (root / "tiny").iterdir()} == before
+
+
+def test_a_run_that_was_moved_goes_on(opened: Open, root: Path, tmp_path: Path) -> None:
+    opened()[0].close()
+    (tmp_path / "elsewhere").mkdir()
+    (root / "tiny").rename(tmp_path / "elsewhere" / "tiny")
+    assert opened(f"run.root={tmp_path / 'elsewhere'}")[1]
+
+
+def test_a_relative_root_is_refused_inside_a_ray_job(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(ConfigError, match=r"run\.root: 'runs' is relative"):
+        RunDirectory(tiny_recipe("run.root=runs")).check()
+    RunDirectory(tiny_recipe(f"run.root={root}")).check()
+
+
+def test_a_relative_root_is_fine_elsewhere() -> None:
+    RunDirectory(tiny_recipe("run.root=runs")).check()
+
+
+def test_a_check_writes_nothing(root: Path) -> None:
+    RunDirectory(tiny_recipe()).check()
+    assert not root.exists()
+
+
+def test_a_stop_is_seen_by_the_driver_and_forgotten_by_the_next(opened: Open) -> None:
+    run, _ = opened()
+    assert not run.stop_requested()
+    request_stop(run.path)
+    assert run.stop_requested()
+    run.close()
+    later, _ = opened()
+    assert not later.stop_requested()
+
+
+def test_what_holds_no_run_cannot_be_stopped(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run"):
+        request_stop(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_going_back_forgets_the_evaluations_of_later_steps(opened: Open) -> None:
+    run, _ = opened()
+    run.rewind(3)
+    for step in (0, 10, 20):
+        run.append_evaluation({"step": step})
+    run.rewind(10)
+    rows = (run.path / "evaluation.jsonl").read_text().splitlines()
+    assert rows == ['{"step": 0}', '{"step": 10}']
