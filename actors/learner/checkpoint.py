@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 COMMIT = "commit.json"
+STEP = re.compile(r"step-(\d+)")
 
 
 def write(directory: Path, learner: Learner, *, step: int, rank: int, ledger: Sequence[Sequence[Any]] | None) -> None:
@@ -68,7 +70,8 @@ def newest(root: str) -> tuple[int, FileSystem, str] | None:
     """(step, file system, directory) of the newest committed checkpoint."""
     filesystem, base = open_root(root)
     found = filesystem.get_file_info(FileSelector(base, allow_not_found=True))
-    steps = sorted((int(info.base_name.removeprefix("step-")) for info in found if info.base_name.startswith("step-")), reverse=True)
+    names = [STEP.fullmatch(info.base_name) for info in found]
+    steps = sorted((int(name[1]) for name in names if name), reverse=True)
     for step in steps:
         if filesystem.get_file_info(f"{base}/step-{step}/{COMMIT}").type is FileType.File:
             return step, filesystem, f"{base}/step-{step}"

@@ -192,7 +192,7 @@ class Loop:
         """Checkpoint the present step, unless it has been. All ranks together."""
         if self._saved == self._step:
             return
-        snapshot = ray.get(self._spec.queue.snapshot.remote()) if self._rank == 0 else None
+        snapshot = ray.get(self._spec.queue.snapshot.remote(self._attempt)) if self._rank == 0 else None
         with tempfile.TemporaryDirectory() as directory:
             checkpoint.write(Path(directory), self._learner, step=self._step, rank=self._rank, ledger=snapshot)
             ray.train.report(
@@ -204,7 +204,7 @@ class Loop:
         dist.barrier()  # every rank's part has been uploaded
         if self._rank == 0:
             checkpoint.commit(self._spec.checkpoints, self._step)
-            ray.get(self._spec.queue.commit.remote(self._step))
+            ray.get(self._spec.queue.commit.remote(self._step, self._attempt))
 
     def _restore(self) -> int:
         saved = checkpoint.newest(self._spec.checkpoints)

@@ -53,6 +53,7 @@ def make_model(config: TinyPolicy) -> Qwen2ForCausalLM:
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=None,
             dtype="float32",
+            architectures=["Qwen2ForCausalLM"],
         )
     )
 

@@ -266,14 +266,16 @@ class ReplayQueue:
             self._version = result.version
             self._changed.notify_all()
 
-    async def snapshot(self) -> list[list[Any]]:
+    async def snapshot(self, attempt: int) -> list[list[Any]]:
         """The ledger, for a checkpoint."""
+        self._check_attempt(attempt)
         return self._ledger.snapshot()
 
-    async def commit(self, step: int) -> None:
+    async def commit(self, step: int, attempt: int) -> None:
         """A checkpoint covers `step`: what led up to it will not be asked for again, and its objects may go."""
         async with self._changed:
             self._check_open()
+            self._check_attempt(attempt)
             self._history.write("committed", step=step)
             self._steps = {later: kept for later, kept in self._steps.items() if later > step}
 

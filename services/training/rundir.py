@@ -51,7 +51,7 @@ class RunDirectory:
         existing = self.path / CONFIG
         resuming = existing.exists()
         if not resuming:
-            existing.write_text(dump(self._recipe), encoding="utf-8")
+            write_atomically(existing, dump(self._recipe))
         (self.path / STOP).unlink(missing_ok=True)
         return resuming
 

@@ -123,7 +123,7 @@ class _Run:
     async def drive(self, step: int, snapshot: list[list[Any]]) -> None:
         """Bring everything up, train, take everything down."""
         recipe, began = self._recipe, time.monotonic()
-        cluster.require(recipe, gpu=self._gpu, tell=self._console.event)
+        await asyncio.to_thread(cluster.require, recipe, gpu=self._gpu, tell=self._console.event)
         transport = _transport(recipe, gpu=self._gpu)
         queue = replay_queue(recipe, self._run, snapshot, step)
         tasks = sorted({prompt.task for prompt in _sample(self._stream)})

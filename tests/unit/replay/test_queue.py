@@ -139,7 +139,7 @@ async def test_who_asks_for_a_turn_long_over_freezes_nothing(queue: ReplayQueue)
     await fill(queue, 0, 1, 2, 3, 4, 5)
     for step in (1, 2):
         await train(queue, step, attempt, turn=step - 1)
-    await queue.commit(2)
+    await queue.commit(2, attempt)
     await queue.stop("enough")
     assert await queue.claim(2, 3, 0, 1, attempt) == Stop("enough")
     with pytest.raises(StaleAttempt, match="turn 0"):
@@ -272,7 +272,7 @@ async def test_a_later_group_gets_the_same_steps_again_until_a_checkpoint_covers
 
     attempt = await queue.begin(0)
     assert [await train(queue, step, attempt, turn=step - 1) for step in (1, 2)] == before
-    await queue.commit(1)
+    await queue.commit(1, attempt)
     again = await waiting(queue.next_published(1))  # the conductor has seen it and must not see it twice
 
     attempt = await queue.begin(1)
@@ -314,7 +314,7 @@ async def test_a_restarted_driver_goes_on_from_the_checkpoint(make: Callable[...
     attempt = await queue.begin(0)
     await fill(queue, 0, 1, 2, 3)
     await train(queue, 1, attempt, turn=0)
-    snapshot = json.loads(json.dumps(await queue.snapshot()))
+    snapshot = json.loads(json.dumps(await queue.snapshot(attempt)))
     await train(queue, 2, attempt, turn=1)
     await queue.admit([4, 5])
 
@@ -367,7 +367,7 @@ async def test_the_history_tells_every_life_in_order(queue: ReplayQueue, history
         await put(queue, ordinal)
     await queue.drop(2, "stale")
     await train(queue, 1, attempt, turn=0)
-    await queue.commit(1)
+    await queue.commit(1, attempt)
     await queue.close()
     assert events(history) == [
         ("started", 0),
