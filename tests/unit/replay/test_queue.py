@@ -419,7 +419,7 @@ async def test_a_closed_queue_refuses_by_name_whatever_comes(queue: ReplayQueue)
         queue.claim(0, 1, 0, 1, attempt),
         queue.ack(StepResult(1, {}), attempt),
         queue.confirm(0, 0, attempt),
-        queue.commit(1),
+        queue.commit(1, attempt),
         queue.synced(),
     )
     for call in late:
