@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.generation.engine import Sampling
+from actors.generation.spec import Sampling
 from actors.types import Outcome, Prompt, RolloutGroup
 from services.config import Recipe
 from services.training.pools import Pools

@@ -12,7 +12,9 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.errors import EngineError
-from actors.generation.engine import MAX_CONCURRENCY, Engine, EngineSpec, engine_environment
+from actors.generation.engine import Engine
+from actors.generation.spec import EngineSpec
+from actors.generation.vllm_terms import engine_environment
 from actors.learner.advantages import GroupAdvantages
 from actors.reference.scorer import ReferenceScorer
 from actors.replay.queue import QueueSpec, ReplayQueue
@@ -22,6 +24,8 @@ from services.training import cluster
 from services.training.rundir import RunDirectory
 
 CLOSE_TIMEOUT_S = 20.0
+MAX_CONCURRENCY = 100_000
+"""Calls in flight on one actor; high, so that no control call ever queues."""
 
 
 class Pool:

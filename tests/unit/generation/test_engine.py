@@ -10,16 +10,8 @@ import pytest
 
 from actors.errors import EngineError
 from actors.generation.config import GenerationConfig
-from actors.generation.engine import (
-    EngineSpec,
-    Sampling,
-    digest_of,
-    engine_arguments,
-    engine_environment,
-    sample_seed,
-    to_rollout,
-    version_of,
-)
+from actors.generation.spec import EngineSpec, Sampling, sample_seed
+from actors.generation.vllm_terms import digest_of, engine_arguments, engine_environment, to_rollout, version_of
 from actors.types import Span
 
 
