@@ -28,6 +28,7 @@ class QueueSpec:
     prompts_per_step: int
     updates_per_step: int
     max_staleness: int
+    capacity: int  # groups held ready; a further `put` waits
     steps: int  # the last step of the run
     seed: int
     skip_zero_advantage: bool
@@ -90,8 +91,9 @@ class ReplayQueue:
             self._history.write(State.ADMITTED, ordinals=list(ordinals), version=self._version)
 
     async def put(self, meta: GroupMeta, ref: Sequence[Any], stages: Sequence[State], seconds: dict[str, float]) -> None:
-        """A group is ready. `ref` is wrapped in a sequence, so that Ray hands over the reference and not the object."""
+        """A group is ready; waits while the queue is full. `ref` is wrapped in a sequence: Ray hands over the reference, not the object."""
         async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or len(self._ready) < self._spec.capacity)
             self._check_open()
             for state in (*stages, State.READY):
                 self._ledger.move(meta.ordinal, state)
@@ -216,6 +218,7 @@ class ReplayQueue:
         if chosen is None:
             return None
         taken = {ordinal: self._ready.pop(ordinal) for ordinal in chosen}
+        self._changed.notify_all()  # there is room again
         for ordinal in chosen:
             self._ledger.move(ordinal, State.CLAIMED, step=step)
         self._history.write(State.CLAIMED, ordinals=chosen, step=step)

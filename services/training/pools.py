@@ -125,6 +125,7 @@ def replay_queue(recipe: Recipe, run: RunDirectory, snapshot: Sequence[Sequence[
         prompts_per_step=recipe.run.prompts_per_step,
         updates_per_step=recipe.learner.updates_per_step,
         max_staleness=recipe.replay.max_staleness,
+        capacity=recipe.replay.capacity or recipe.outstanding,
         steps=recipe.run.steps,
         seed=recipe.run.seed,
         skip_zero_advantage=recipe.learner.skip_zero_advantage,

@@ -38,6 +38,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., ReplayQueue]]:
             prompts_per_step=2,
             updates_per_step=2,
             max_staleness=1,
+            capacity=100,
             steps=9,
             seed=0,
             skip_zero_advantage=False,
@@ -358,6 +359,18 @@ async def test_lost_work_is_admitted_again_and_comes_back_once(queue: ReplayQueu
     assert (queue.metrics()["queue/depth"], queue.metrics()["generation/running"]) == (0, 1)
     await put(queue, 0)
     assert (queue.metrics()["queue/depth"], queue.metrics()["generation/running"]) == (1, 0)
+
+
+async def test_a_full_queue_makes_whoever_fills_it_wait(make: Callable[..., ReplayQueue]) -> None:
+    queue = make(capacity=2)
+    attempt = await queue.begin(0)
+    await queue.admit([0, 1, 2])
+    await put(queue, 0)
+    await put(queue, 1)
+    late = await waiting(put(queue, 2))
+    assert isinstance(await queue.claim(0, 1, 0, 1, attempt), Work)
+    await late
+    assert queue.metrics()["queue/depth"] == 1
 
 
 async def test_the_history_tells_every_life_in_order(queue: ReplayQueue, history: Path) -> None:
