@@ -41,7 +41,7 @@ def make_model(config: TinyPolicy) -> Qwen2ForCausalLM:
     torch.manual_seed(config.warmup.seed)
     return Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=-(-len(tokenizer) // 32) * 32,
+            vocab_size=len(tokenizer),  # no row without a token: whatever is sampled has a text
             hidden_size=config.hidden_size,
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import time
@@ -23,6 +22,8 @@ from ray.serve.schema import ApplicationStatus
 
 from actors.errors import ClusterError, EngineError, ModelError
 from actors.weights.version import committed_steps
+from services.cluster import connect, is_own_cluster
+from services.config import ClusterConfig
 from services.policy.app import APP_NAME, ServeArgs, build
 from services.policy.config import ServeConfig
 
@@ -60,11 +61,10 @@ def serve_run(run_dir: Path, config: ServeConfig) -> Endpoint:
     if not committed_steps(run_dir / "policies"):
         raise ModelError(f"{run_dir}: no policy version to serve yet")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its progress would stand among the caller's lines
-    fresh = not ray.is_initialized() and os.environ.get("RAY_ADDRESS", "local") == "local"
+    fresh = not ray.is_initialized() and is_own_cluster(ClusterConfig())
     with ExitStack() as undo:
         if not ray.is_initialized():
-            address = "local" if fresh else None
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+            connect(ClusterConfig())
             undo.callback(ray.shutdown)
         url = _listen(config, fresh, undo)
         application = build(ServeArgs(run_dir=run_dir, serve=config))

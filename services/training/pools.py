@@ -19,8 +19,8 @@ from actors.learner.advantages import GroupAdvantages
 from actors.reference.scorer import ReferenceScorer
 from actors.replay.queue import QueueSpec, ReplayQueue
 from actors.reward.pool import Verifier
+from services import cluster
 from services.config import Recipe
-from services.training import cluster
 from services.training.rundir import RunDirectory
 
 CLOSE_TIMEOUT_S = 20.0

@@ -22,12 +22,13 @@ from actors.modeling.loading import check_head_size, check_model, load_tokenizer
 from actors.prompts import sources
 from actors.prompts.stream import PromptStream, open_stream
 from actors.reward.verifiers import known
+from services import cluster
 from services.config import Recipe, resolved
 from services.telemetry.console import Console, open_console
 from services.telemetry.report import write_report
 from services.telemetry.sinks import open_sinks
 from services.telemetry.trackers import require_packages
-from services.training import cluster, learner_group
+from services.training import learner_group
 from services.training.conductor import Conductor
 from services.training.pools import Pools, replay_queue
 from services.training.rundir import RunDirectory

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from actors.errors import ClusterError
+from services import cluster
 from services.config import ClusterConfig
-from services.training import cluster
 from tests.unit.recipes import tiny_recipe
 
 

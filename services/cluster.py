@@ -39,7 +39,7 @@ def local_gpus() -> int:
 
 def is_own_cluster(config: ClusterConfig) -> bool:
     """Whether the run starts a cluster of its own on this machine."""
-    return config.address is None and "RAY_ADDRESS" not in os.environ
+    return (config.address or os.environ.get("RAY_ADDRESS", "local")) == "local"
 
 
 def connect(config: ClusterConfig) -> None:
@@ -47,6 +47,7 @@ def connect(config: ClusterConfig) -> None:
     environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
     if is_own_cluster(config):
         _refuse_open(config, os.environ.get("RAY_AUTH_MODE", "token"))  # unset, Ray's own local cluster turns token authentication on
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this run alone: no file that others could read
         ray.init(
             address="local",  # never one that happens to run here
