@@ -26,7 +26,7 @@ from services import cluster
 from services.config import Recipe, resolved
 from services.telemetry.console import Console, open_console
 from services.telemetry.report import write_report
-from services.telemetry.sinks import open_sinks
+from services.telemetry.sinks import Sinks, open_sinks
 from services.telemetry.trackers import require_packages
 from services.training import learner_group
 from services.training.conductor import Conductor
@@ -60,11 +60,14 @@ def train(recipe: Recipe) -> Path:
         if resuming:
             run.rewind(step)
             console.event(f"going on after step {step}")
-        cluster.connect(recipe.cluster)
-        try:
-            asyncio.run(_Run(recipe, run, console, stream, model).drive(step, snapshot))
-        finally:
-            ray.shutdown()
+        with contextlib.closing(open_sinks(recipe.telemetry, run.path, recipe.run.name, resolved(recipe), step=step)) as sinks:
+            for place in sinks.where:
+                console.event(place)
+            cluster.connect(recipe.cluster)
+            try:
+                asyncio.run(_Run(recipe, run, console, sinks, stream, model).drive(step, snapshot))
+            finally:
+                ray.shutdown()
         write_report(run.path)
     return run.path
 
@@ -116,8 +119,9 @@ def _sample(stream: PromptStream) -> list[Any]:
 class _Run:
     """The part of a run that needs the cluster."""
 
-    def __init__(self, recipe: Recipe, run: RunDirectory, console: Console, stream: PromptStream, model: str) -> None:
-        self._recipe, self._run, self._console, self._stream, self._model = recipe, run, console, stream, model
+    def __init__(self, recipe: Recipe, run: RunDirectory, console: Console, sinks: Sinks, stream: PromptStream, model: str) -> None:
+        self._recipe, self._run, self._stream, self._model = recipe, run, stream, model
+        self._console, self._sinks = console, sinks
         self._gpu = cluster.has_gpu(recipe.cluster)
         self._stop_asked = asyncio.Event()
 
@@ -136,15 +140,11 @@ class _Run:
             seconds = await _unless_failed(learning, pools.start(recipe.generation.start_timeout_s))
             self._console.event(f"engines up in {max(seconds):.1f} s")
             await queue.set_engines.remote(pools.generation.actors)
-            sinks = open_sinks(recipe.telemetry, self._run.path, recipe.run.name, resolved(recipe), step=step)
-            with contextlib.closing(sinks):
-                for place in sinks.where:
-                    self._console.event(place)
-                conductor = Conductor(recipe, self._stream, pools, queue, self._run, self._console, sinks, step=step)
-                # The queue closes early only when the learner group has ended: in good order, or with an error that `learning` raises.
-                with contextlib.suppress(QueueClosed):
-                    await _unless_failed(learning, conductor.run(), closing=queue)
-                await learning
+            conductor = Conductor(recipe, self._stream, pools, queue, self._run, self._console, self._sinks, step=step)
+            # The queue closes early only when the learner group has ended: in good order, or with an error that `learning` raises.
+            with contextlib.suppress(QueueClosed):
+                await _unless_failed(learning, conductor.run(), closing=queue)
+            await learning
             self._console.event(f"stopped after step {conductor.step} of {recipe.run.steps}, {time.monotonic() - began:.0f} s")
         finally:
             stopping.cancel()
