@@ -67,7 +67,8 @@ def stop(run: RunPath) -> None:
     """Ask a run to checkpoint and end."""
     from services.training.rundir import request_stop
 
-    request_stop(run)
+    holder = request_stop(run)
+    screen().print(f"asked {holder} to checkpoint and end", markup=False, highlight=False)
 
 
 @verb
@@ -78,6 +79,7 @@ def serve(run: RunPath, overrides: Overrides = None) -> None:
 
     out = screen()
     config = load_recipe(recipe_of(run), overrides or []).serve
+    out.print("starting the endpoint ...")
     serve_until_interrupted(run, config, lambda endpoint: out.print(f"answering at {endpoint.url}/v1", markup=False, highlight=False))
 
 

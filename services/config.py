@@ -5,6 +5,7 @@ A recipe is a YAML file; `section.field=value` on the command line overrides it.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -170,7 +171,7 @@ def parse_recipe(tree: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [_line(_path(tree, item["loc"]), item["msg"]) for item in error.errors()]
+        lines = [_line(_path(tree, item["loc"]), _message(item["type"], item["loc"], item["msg"])) for item in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -206,6 +207,16 @@ def _path(node: Any, location: Sequence[int | str]) -> list[str]:
         keys.append(str(part))
         node = node[part] if isinstance(node, list) else node.get(part)
     return keys
+
+
+def _message(kind: str, location: Sequence[int | str], message: str) -> str:
+    """pydantic's message, but for an unknown field one that helps."""
+    if kind != "extra_forbidden":
+        return message
+    sections = Recipe.model_json_schema()["$defs"].values()
+    fields = {field for section in sections for field in section.get("properties", ())} | set(Recipe.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), fields, n=1)
+    return f"no such field; did you mean {near[0]}?" if near else "no such field"
 
 
 def _line(path: Sequence[str], message: str) -> str:

@@ -75,6 +75,7 @@ class Learner:
                 "mismatch_tokens": same.sum(),
                 "entropy": scores.entropy[micro.mask].sum(),
                 "kl_ref": _k3(scores.logprobs, micro.reference)[micro.mask].sum() if micro.reference is not None else gap.new_zeros(()),
+                "ref_tokens": micro.mask.sum() if micro.reference is not None else gap.new_zeros(()),
                 "kl_behaviour": (micro.behaviour - scores.logprobs)[micro.mask].sum(),
                 "scored_tokens": micro.mask.sum(),
             }
@@ -102,23 +103,29 @@ class Learner:
         return coefficient * (_k3(terms.logprobs, terms.ref_logprobs) * terms.mask).sum() / max(1, totals.tokens)
 
     def _metrics(self, figures: dict[str, float], norms: list[float], totals: Sequence[BatchTotals], seconds: float) -> dict[str, float]:
-        updates, scored = len(totals), max(1.0, figures["scored_tokens"])
-        return {
+        updates, scored = len(totals), figures["scored_tokens"]
+        metrics = {
             "learner/loss": figures["loss"] / updates,
             "learner/grad_norm": sum(norms) / updates,
             "learner/lr": learning_rate(self._spec.config.optimizer, self.updates_done - 1, self._spec.total_updates),
             "learner/updates": float(updates),
-            "learner/log_ratio_min": figures["log_ratio_min"],
-            "learner/log_ratio_max": figures["log_ratio_max"],
-            "learner/sequence_ratio": figures["sequence_ratio"] / max(1.0, figures["answered"]),
-            "learner/clip_fraction": figures["clip_fraction"] / updates,
-            "learner/entropy": figures["entropy"] / scored,
-            "learner/kl_ref": figures["kl_ref"] / scored,
-            "learner/kl_behaviour": figures["kl_behaviour"] / scored,
-            "learner/mismatch": figures["mismatch"] / max(1.0, figures["mismatch_tokens"]),
             "learner/tokens_per_s": scored / seconds,
             "learner/seconds": seconds,
         }
+        if scored:  # a mean over no token is no figure
+            metrics |= {
+                "learner/log_ratio_min": figures["log_ratio_min"],
+                "learner/log_ratio_max": figures["log_ratio_max"],
+                "learner/sequence_ratio": figures["sequence_ratio"] / max(1.0, figures["answered"]),
+                "learner/clip_fraction": figures["clip_fraction"] / updates,
+                "learner/entropy": figures["entropy"] / scored,
+                "learner/kl_behaviour": figures["kl_behaviour"] / scored,
+            }
+        if figures["mismatch_tokens"]:
+            metrics["learner/mismatch"] = figures["mismatch"] / figures["mismatch_tokens"]
+        if figures["ref_tokens"]:
+            metrics["learner/kl_ref"] = figures["kl_ref"] / figures["ref_tokens"]
+        return metrics
 
 
 def _k3(logprobs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

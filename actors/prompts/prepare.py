@@ -9,7 +9,7 @@ from actors.errors import DataError
 from actors.prompts import digits
 from actors.prompts.config import DigitsSource, PromptsConfig, Source
 from actors.prompts.problems import Problem, Reason, Rejected, Rejection, question_digest
-from actors.prompts.sources import load
+from actors.prompts.sources import describe, load
 from actors.prompts.templates import Renderer
 from actors.types import Prompt
 
@@ -58,7 +58,7 @@ def prepare_source(config: PromptsConfig, source: Source, renderer: Renderer) ->
     prepared, unfit = prepare(problems, renderer, config.max_tokens)
     rejections = [*malformed, *unfit]
     if not prepared:
-        raise DataError(f"no usable problem in {source!r}: {Rejected.of(rejections).describe()}")
+        raise DataError(f"no usable problem in {describe(source)}: {Rejected.of(rejections).describe()}")
     return prepared, rejections
 
 

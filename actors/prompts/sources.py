@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from actors.errors import DataError
 from actors.prompts.columns import read_problem
-from actors.prompts.config import Columns, DigitsSource, FileSource, FiniteSource, HubSource, PromptsConfig, ReasoningGymSource
+from actors.prompts.config import Columns, DigitsSource, FileSource, FiniteSource, HubSource, PromptsConfig, ReasoningGymSource, Source
 from actors.prompts.files import Raw, check_files, read_files
 from actors.prompts.gym import open_task, read_task
 from actors.prompts.problems import Problem, Reason, Rejection
@@ -39,6 +39,17 @@ def load(source: FiniteSource, *, columns: Columns | None = None, task: str | No
             return _read_rows(_hub_rows(source), columns or Columns(), task)
         case ReasoningGymSource():
             return read_task(source), []
+
+
+def describe(source: Source) -> str:
+    """A source in a person's words."""
+    match source:
+        case FileSource():
+            return ", ".join(source.paths)
+        case HubSource():
+            return source.id
+        case ReasoningGymSource() | DigitsSource():
+            return f"{source.type} {source.task}"
 
 
 def _read_rows(rows: Iterable[Raw], columns: Columns, task: str | None) -> tuple[list[Problem], list[Rejection]]:

@@ -117,7 +117,7 @@ def _free_port(wanted: int) -> int:
         try:
             probe.bind((LOOPBACK, wanted))
         except OSError:
-            raise ClusterError(f"serve.port: {wanted} is taken") from None
+            raise ClusterError(f"serve.port: {wanted} is taken; choose another, or 0 for any free one") from None
         return int(probe.getsockname()[1])
 
 

@@ -85,8 +85,11 @@ def draw(
         _frame(axes, unit)
         if log and all(value > 0 for line in lines for value in line.series[1]):
             axes.set_yscale("log")
+        values = [value for line in lines for value in line.series[1]]
         if top is not None:
             axes.set_ylim(0, top)
+        elif min(values) == max(values) and axes.get_yscale() == "linear":  # matplotlib would make much of nothing
+            axes.set_ylim(min(0.0, 2 * values[0]), max(0.0, 2 * values[0]) or 1.0)
         if len(lines) > 1:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines), borderaxespad=0, handlelength=1.4)
         return Chart(title=title, note=note, svg=_inline(figure, label=f"{title}: {note}"), wide=wide)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from services.telemetry.figures import NOTHING, clock, fixed, number, share, sparkline
 
-NARROW = 72
+NARROW = 90
 """Columns below which the two tables stand one above the other."""
 
 Clock = Callable[[], float]
@@ -37,6 +37,8 @@ class View:
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Take fresh figures in; the step stays."""
         self._latest = {**self._latest, **metrics}
+        if "eval/sampled" in metrics:
+            self._held_out = [*self._held_out[:1], (self._step, metrics["eval/sampled"])]
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take a finished step in."""
@@ -44,8 +46,6 @@ class View:
         self.observe(metrics)
         if "reward/mean" in metrics:
             self._rewards.append(metrics["reward/mean"])
-        if "eval/sampled" in metrics:
-            self._held_out = [*self._held_out[:1], (step, metrics["eval/sampled"])]
 
     def stop(self) -> None:
         """Freeze the clock: the last picture stays on the screen."""

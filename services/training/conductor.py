@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -62,6 +62,7 @@ class Conductor:
         self._refs: dict[int, Any] = {}
         self._recording: set[asyncio.Task[None]] = set()
         self._record = ray.remote(record).options(num_cpus=0)
+        self._warned = False
         self._synchronous = recipe.replay.max_staleness == 0
         self._began = time.monotonic()
 
@@ -155,7 +156,18 @@ class Conductor:
                 began = time.monotonic()
             self._sinks.log(self._step, metrics)
             self._console.step(self._step, metrics)
+            self._warn(metrics)
             await self._admission.free(len(published.frozen.metas))
+
+    def _warn(self, metrics: Mapping[str, float]) -> None:
+        """Say so, once, when a whole step had nothing to learn from."""
+        if self._warned or metrics["reward/zero_advantage_groups"] < self._recipe.run.prompts_per_step:
+            return
+        self._warned = True
+        self._console.event(
+            f"step {self._step}: nothing to learn, the responses of each prompt all earned the same reward "
+            f"(mean {metrics['reward/mean']:.2f}; {metrics['reward/parse_failures']:.0f} responses without a readable answer)"
+        )
 
     async def _watch(self) -> None:
         """Show the queue's present state between steps."""
@@ -183,6 +195,7 @@ class Conductor:
     async def _evaluate(self) -> Evaluation:
         evaluation = await evaluate(self._recipe, self._pools, self._held_out, self._step)
         self._run.append_evaluation(evaluation.row())
+        self._console.observe(evaluation.metrics())
         text = f"held-out accuracy at step {self._step}: {evaluation.sampled:.3f} sampled, {evaluation.greedy:.3f} greedy"
         self._console.event(text)
         return evaluation

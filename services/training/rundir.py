@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -26,7 +27,8 @@ from actors.errors import ConfigError
 from services.config import Recipe, differing_keys, dump, resolved
 from services.telemetry.atomic import write_atomically
 
-CHECKPOINTS, CONFIG, EVALUATIONS, LOCK, STOP = "checkpoints", "config.yaml", "evaluation.jsonl", "driver.lock", "stop"
+CHECKPOINTS, CONFIG, EVALUATIONS, METRICS = "checkpoints", "config.yaml", "evaluation.jsonl", "metrics.jsonl"
+LOCK, STOP = "driver.lock", "stop"
 
 
 class RunDirectory:
@@ -41,19 +43,24 @@ class RunDirectory:
         """ConfigError if the directory belongs to another recipe, or would be lost. Changes nothing."""
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # set by Ray for the entrypoint of a job
             _refuse_relative_root(self._recipe.run.root)
-        if (self.path / CONFIG).exists():
+        if self._begun:
             _check_equal(self.path / CONFIG, resolved(self._recipe))
 
     def open(self) -> bool:
         """Lock the directory, creating it if need be; call `check` first. True if the run goes on."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._acquire()
-        existing = self.path / CONFIG
-        resuming = existing.exists()
+        resuming = self._begun
         if not resuming:
-            write_atomically(existing, dump(self._recipe))
+            write_atomically(self.path / CONFIG, dump(self._recipe))
         (self.path / STOP).unlink(missing_ok=True)
         return resuming
+
+    @property
+    def _begun(self) -> bool:
+        """Whether a step was ever done here; until then another recipe may have the directory."""
+        log = self.path / METRICS
+        return (self.path / CONFIG).exists() and log.exists() and log.stat().st_size > 0
 
     def close(self) -> None:
         """Let another driver in."""
@@ -107,10 +114,17 @@ class RunDirectory:
         self._lock = lock
 
 
-def request_stop(run_dir: Path) -> None:
-    """Ask the driver of a run to checkpoint and end; ConfigError if there is no such run."""
+def request_stop(run_dir: Path) -> str:
+    """Ask the driver of a run to checkpoint and end; returns who that is. ConfigError if there is no such run, or nobody drives it."""
     recipe_of(run_dir)
+    with (run_dir / LOCK).open("a+", encoding="utf-8") as lock:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            raise ConfigError(f"nobody drives {run_dir}")
+        lock.seek(0)
+        holder = lock.read().strip()
     (run_dir / STOP).touch()
+    return holder
 
 
 def recipe_of(run_dir: Path) -> Path:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from actors.prompts.stream import PromptStream, open_stream
 from actors.reward.verifiers import known
 from services import cluster
 from services.config import Recipe, resolved
-from services.telemetry.console import Console, open_console
+from services.telemetry.console import Console, open_console, screen
 from services.telemetry.report import write_report
 from services.telemetry.sinks import Sinks, open_sinks
 from services.telemetry.trackers import require_packages
@@ -45,6 +45,10 @@ def train(recipe: Recipe) -> Path:
     """Run the recipe to its end, or go on with a run of the same recipe. Returns the run directory; UsageError before anything starts."""
     run = RunDirectory(recipe)
     run.check()
+    step, snapshot = newest_ledger(run.checkpoints)
+    if step >= recipe.run.steps:
+        screen().print(f"all {step} steps are done: {run.path}", markup=False, highlight=False, soft_wrap=True)
+        return run.path
     check(recipe)
     with contextlib.closing(run), open_console(recipe.telemetry.console, run_name=recipe.run.name, steps=recipe.run.steps) as console:
         model = model_directory(recipe, console.event)
@@ -52,17 +56,12 @@ def train(recipe: Recipe) -> Path:
         if stream.rejected.count:
             console.event(f"prompts left out: {stream.rejected.describe()}")
         check_tasks(recipe, stream)
-        resuming = run.open()
-        step, snapshot = newest_ledger(run.checkpoints) if resuming else (0, [])
-        if step >= recipe.run.steps:
-            console.event(f"all {step} steps are done: {run.path}")
-            return run.path
-        if resuming:
+        if run.open():
             run.rewind(step)
             console.event(f"going on after step {step}")
         with contextlib.closing(open_sinks(recipe.telemetry, run.path, recipe.run.name, resolved(recipe), step=step)) as sinks:
             for place in sinks.where:
-                console.event(place)
+                console.event(f"writing {place}")
             cluster.connect(recipe.cluster)
             try:
                 asyncio.run(_Run(recipe, run, console, sinks, stream, model).drive(step, snapshot))
@@ -84,7 +83,16 @@ def check(recipe: Recipe) -> None:
     if isinstance(policy, TinyPolicy):
         check_head_size(policy.hidden_size // policy.heads, gpu=gpu)
     elif Path(policy.path).exists() or policy.revision is None:
-        check_model(policy.path, gpu=gpu)
+        check_length(check_model(policy.path, gpu=gpu), recipe)
+
+
+def check_length(model: Mapping[str, Any], recipe: Recipe) -> None:
+    """Refuse sequences longer than the model was built for."""
+    longest = model.get("max_position_embeddings")
+    if longest is not None and recipe.max_model_len > longest:
+        raise ConfigError(
+            f"prompts.max_tokens, generation.max_tokens: together {recipe.max_model_len} tokens, and the model is built for {longest}"
+        )
 
 
 def check_tasks(recipe: Recipe, stream: PromptStream) -> None:
@@ -145,7 +153,7 @@ class _Run:
             with contextlib.suppress(QueueClosed):
                 await _unless_failed(learning, conductor.run(), closing=queue)
             await learning
-            self._console.event(f"stopped after step {conductor.step} of {recipe.run.steps}, {time.monotonic() - began:.0f} s")
+            self._console.event(_ending(conductor.step, recipe.run.steps, time.monotonic() - began))
         finally:
             stopping.cancel()
             with contextlib.suppress(ray.exceptions.RayError):
@@ -184,6 +192,12 @@ async def _unless_failed(learning: asyncio.Task[None], work: Awaitable[T], *, cl
         return await task
     finally:
         task.cancel()
+
+
+def _ending(step: int, steps: int, seconds: float) -> str:
+    if step == steps:
+        return f"all {steps} steps are done, {seconds:.0f} s since the start"
+    return f"stopped after step {step} of {steps}; the same command goes on from there"
 
 
 def _transport(recipe: Recipe, *, gpu: bool) -> str:

@@ -92,7 +92,8 @@ def _teach(recipe: Recipe, directory: Path, tell: Callable[[str], None]) -> None
             if accuracy < NOTICEABLE and (update + 1) % warmup.check_every:
                 continue
             accuracy = _measure(backend, examinee, stream.held_out(), tokenizer, seed=update)
-            tell(f"warm-up: update {update + 1}, {accuracy:.2f} of sampled answers right")
+            if (update + 1) % warmup.check_every == 0 or accuracy >= warmup.target[0]:
+                tell(f"warm-up: update {update + 1}, {accuracy:.2f} of sampled answers right (until {warmup.target[0]:.2f})")
             if accuracy >= warmup.target[0]:
                 break
     low, high = warmup.target

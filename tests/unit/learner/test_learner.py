@@ -109,7 +109,7 @@ def test_a_step_whose_verifications_all_failed_moves_nothing() -> None:
 
 
 def test_without_a_reference_there_is_no_divergence_from_it() -> None:
-    assert make().train(batch(reference=False)).metrics["learner/kl_ref"] == 0
+    assert "learner/kl_ref" not in make().train(batch(reference=False)).metrics
     assert make().train(batch()).metrics["learner/kl_ref"] > 0
 
 

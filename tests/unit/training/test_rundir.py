@@ -33,6 +33,12 @@ def opened() -> Iterator[Open]:
         run.close()
 
 
+def did_a_step(run: RunDirectory) -> None:
+    """From here on the directory belongs to its recipe."""
+    (run.path / "metrics.jsonl").write_text('{"step": 1}\n')
+    run.close()
+
+
 def test_a_new_run_keeps_its_resolved_recipe(opened: Open, root: Path) -> None:
     run, going_on = opened("run.steps=3")
     assert not going_on and run.path == root / "tiny"
@@ -43,7 +49,7 @@ def test_a_second_driver_is_refused_by_name_until_the_first_has_gone(opened: Ope
     first, _ = opened()
     with pytest.raises(ConfigError, match=f"in use by .* pid {os.getpid()}"):
         opened()
-    first.close()
+    did_a_step(first)
     _, going_on = opened()
     assert going_on
 
@@ -58,16 +64,23 @@ def test_the_lock_of_a_killed_driver_holds_nobody_up(opened: Open, root: Path) -
         with pytest.raises(ConfigError, match=f"pid {other.pid}"):
             opened()
         other.kill()
-    assert opened()[1]
+    assert opened()[0].path == root / "tiny"
 
 
 def test_an_equal_recipe_goes_on(opened: Open) -> None:
-    opened("run.steps=3")[0].close()
+    did_a_step(opened("run.steps=3")[0])
     assert opened("run.steps=3")[1]
 
 
-def test_an_unequal_recipe_is_refused_with_the_keys_that_differ(opened: Open, root: Path) -> None:
+def test_a_run_that_never_did_a_step_binds_nobody(opened: Open) -> None:
     opened("run.steps=3")[0].close()
+    run, going_on = opened("run.steps=4")
+    assert not going_on
+    assert yaml.safe_load(recipe_of(run.path).read_text())["run"]["steps"] == 4
+
+
+def test_an_unequal_recipe_is_refused_with_the_keys_that_differ(opened: Open, root: Path) -> None:
+    did_a_step(opened("run.steps=3")[0])
     before = {path.name: path.read_bytes() for path in (root / "tiny").iterdir()}
     with pytest.raises(ConfigError) as caught:
         opened("run.steps=4", "learner.optimizer.lr=0.5", "learner.objective.type=grpo", "learner.objective.clip_high=0.2")
@@ -78,7 +91,7 @@ def test_an_unequal_recipe_is_refused_with_the_keys_that_differ(opened: Open, ro
 
 
 def test_a_run_that_was_moved_goes_on(opened: Open, root: Path, tmp_path: Path) -> None:
-    opened()[0].close()
+    did_a_step(opened()[0])
     (tmp_path / "elsewhere").mkdir()
     (root / "tiny").rename(tmp_path / "elsewhere" / "tiny")
     assert opened(f"run.root={tmp_path / 'elsewhere'}")[1]
@@ -103,7 +116,7 @@ def test_a_check_writes_nothing(root: Path) -> None:
 def test_a_stop_is_seen_by_the_driver_and_forgotten_by_the_next(opened: Open) -> None:
     run, _ = opened()
     assert not run.stop_requested()
-    request_stop(run.path)
+    assert f"pid {os.getpid()}" in request_stop(run.path)
     assert run.stop_requested()
     run.close()
     later, _ = opened()
@@ -124,3 +137,11 @@ def test_going_back_forgets_the_evaluations_of_later_steps(opened: Open) -> None
     run.rewind(10)
     rows = (run.path / "evaluation.jsonl").read_text().splitlines()
     assert rows == ['{"step": 0}', '{"step": 10}']
+
+
+def test_nobody_can_be_asked_to_stop_a_run_that_nobody_drives(opened: Open) -> None:
+    run, _ = opened()
+    run.close()
+    with pytest.raises(ConfigError, match="nobody drives"):
+        request_stop(run.path)
+    assert not run.stop_requested()
