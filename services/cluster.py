@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -17,7 +18,8 @@ from actors.errors import ClusterError
 from services.config import ClusterConfig, Recipe
 
 PASSED_ON = ("HF_", "WANDB_", "MLFLOW_", "NCCL_", "GLOO_")
-"""Prefixes of environment variables that reach every actor."""
+"""Prefixes of environment variables that reach every actor of a foreign cluster; on one of our own, all do."""
+SECRET = ("TOKEN", "KEY", "PASSWORD", "SECRET")
 
 
 def has_gpu(config: ClusterConfig) -> bool:
@@ -44,7 +46,6 @@ def is_own_cluster(config: ClusterConfig) -> bool:
 
 def connect(config: ClusterConfig) -> None:
     """Connect to the recipe's cluster or start one. Fails closed: no listening Ray without token authentication."""
-    environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
     if is_own_cluster(config):
         _refuse_open(config, os.environ.get("RAY_AUTH_MODE", "token"))  # unset, Ray's own local cluster turns token authentication on
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -56,7 +57,6 @@ def connect(config: ClusterConfig) -> None:
             object_store_memory=config.object_store_mib * 2**20,
             log_to_driver=config.log_to_driver,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": environment},
         )
         return
     _refuse_open(config, os.environ.get("RAY_AUTH_MODE"))
@@ -64,8 +64,13 @@ def connect(config: ClusterConfig) -> None:
         address=config.address or "auto",
         log_to_driver=config.log_to_driver,
         logging_level=logging.ERROR,
-        runtime_env={"env_vars": environment},
+        runtime_env={"env_vars": {name: value for name, value in os.environ.items() if _passed_on(name)}},
     )
+
+
+def _passed_on(name: str) -> bool:
+    """Ray writes what it passes on into its log files: secrets are the cluster's to give."""
+    return name.startswith(PASSED_ON) and not name.endswith(SECRET)
 
 
 def _refuse_open(config: ClusterConfig, mode: str | None) -> None:
@@ -92,7 +97,7 @@ def check_own(recipe: Recipe, *, gpu: bool) -> None:
         _refuse_missing(demand(recipe, gpu=gpu), offered)
 
 
-def require(recipe: Recipe, *, gpu: bool, tell: Callable[[str], None]) -> None:
+async def require(recipe: Recipe, *, gpu: bool, tell: Callable[[str], None]) -> None:
     """Wait until the cluster offers what the pools ask for; ClusterError where it cannot, or not in time."""
     wanted = demand(recipe, gpu=gpu)
     deadline = time.monotonic() + (0 if is_own_cluster(recipe.cluster) else recipe.cluster.wait_timeout_s)
@@ -100,7 +105,7 @@ def require(recipe: Recipe, *, gpu: bool, tell: Callable[[str], None]) -> None:
         if time.monotonic() >= deadline:
             _refuse_missing(wanted, ray.cluster_resources())
         tell(f"waiting for the cluster to offer {_text(missing)} more")
-        time.sleep(5)
+        await asyncio.sleep(5)
 
 
 def _refuse_missing(wanted: dict[str, float], offered: dict[str, float]) -> None:

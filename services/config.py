@@ -37,7 +37,7 @@ class RunConfig(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """The run directory is `<root>/<name>`; the same name continues the same run."""
     root: str = Field(default_factory=lambda: os.environ.get("GMPO_RUN_ROOT", "runs"))
-    """Where run directories are; the environment variable GMPO_RUN_ROOT sets the default."""
+    """Path in which run directories are; driver and learner must both see it. The environment variable GMPO_RUN_ROOT sets the default."""
     seed: int = Field(0, ge=0)
     """Seed of prompts, samples, shuffles and initial states."""
     steps: int = Field(gt=0)
@@ -124,6 +124,8 @@ class Recipe(Section):
 def _contradictions(recipe: Recipe) -> Sequence[tuple[str, str]]:
     rows = recipe.run.prompts_per_step * recipe.generation.group_size
     found = []
+    if "://" in recipe.run.root:
+        found.append(("run.root", "a path is needed; only checkpoints can go to a URL, by run.storage"))
     if rows % recipe.learner.updates_per_step:
         found.append(
             (

@@ -45,8 +45,8 @@ def write(directory: Path, learner: Learner, *, step: int, rank: int, ledger: Se
         (directory / "ledger.json").write_text(json.dumps(ledger))
 
 
-def read(directory: Path, learner: Learner, *, rank: int) -> int:
-    """Restore a learner; returns the step it stands at. A rank that did not exist then keeps its fresh random states."""
+def read(directory: Path, learner: Learner, *, rank: int) -> None:
+    """Restore a learner. A rank that did not exist then keeps its fresh random states."""
     learner.backend.load(directory)
     state = json.loads((directory / "state.json").read_text())
     learner.updates_done = state["updates_done"]
@@ -56,7 +56,6 @@ def read(directory: Path, learner: Learner, *, rank: int) -> int:
         kind, keys, *rest = states["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
         random.setstate(states["python"])
-    return int(state["step"])
 
 
 def commit(root: str, step: int) -> None:
@@ -66,16 +65,40 @@ def commit(root: str, step: int) -> None:
         stream.write(json.dumps({"step": step}).encode())
 
 
+def directory_of(root: str, step: int) -> tuple[FileSystem, str]:
+    """(file system, directory) of one step's checkpoint."""
+    filesystem, base = open_root(root)
+    return filesystem, f"{base}/step-{step}"
+
+
+def prune(root: str, *, keep: int) -> None:
+    """Delete all but the newest `keep` committed checkpoints, and what was left uncommitted below the newest."""
+    filesystem, base = open_root(root)
+    committed = [step for step in _steps(filesystem, base) if _is_committed(filesystem, base, step)]
+    kept = set(committed[:keep])
+    for step in _steps(filesystem, base):
+        if committed and step < committed[0] and step not in kept:
+            filesystem.delete_dir(f"{base}/step-{step}")
+
+
 def newest(root: str) -> tuple[int, FileSystem, str] | None:
     """(step, file system, directory) of the newest committed checkpoint."""
     filesystem, base = open_root(root)
-    found = filesystem.get_file_info(FileSelector(base, allow_not_found=True))
-    names = [STEP.fullmatch(info.base_name) for info in found]
-    steps = sorted((int(name[1]) for name in names if name), reverse=True)
-    for step in steps:
-        if filesystem.get_file_info(f"{base}/step-{step}/{COMMIT}").type is FileType.File:
+    for step in _steps(filesystem, base):
+        if _is_committed(filesystem, base, step):
             return step, filesystem, f"{base}/step-{step}"
     return None
+
+
+def _steps(filesystem: FileSystem, base: str) -> list[int]:
+    """Steps that have a directory, newest first."""
+    found = filesystem.get_file_info(FileSelector(base, allow_not_found=True))
+    names = [STEP.fullmatch(info.base_name) for info in found]
+    return sorted((int(name[1]) for name in names if name), reverse=True)
+
+
+def _is_committed(filesystem: FileSystem, base: str, step: int) -> bool:
+    return filesystem.get_file_info(f"{base}/step-{step}/{COMMIT}").type is FileType.File
 
 
 def newest_ledger(root: str) -> tuple[int, list[list[Any]]]:

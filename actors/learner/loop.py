@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from actors.modeling.scoring import rectangle
 from actors.types import Assignment, Resync, StepResult, Stop, Work
 from actors.weights.config import WeightsConfig
 from actors.weights.publisher import Publisher
-from actors.weights.version import prune, write_version
+from actors.weights.version import committed_steps, prune, write_version
 
 FETCH_TIMEOUT_S = 120.0
 CLAIM_POLL_S = 60.0
@@ -88,10 +88,11 @@ class Loop:
         self._learner = Learner(backend, learner_spec)
         tolerance = spec.weights.probe_tolerance * (100 if spec.dtype == "bfloat16" else 1)
         self._publisher = Publisher(spec.weights, spec.transport, rank=rank, tolerance=tolerance)
-        self._step = self._restore()
+        self._attempt: int
+        self._step: int
+        self._attempt, self._step = self._everywhere(lambda: ray.get(spec.queue.begin.remote()))
+        self._restore()
         self._saved = self._step
-        self._exported: int | None = None  # step of the newest version written by this group
-        self._attempt = self._everywhere(lambda: ray.get(spec.queue.begin.remote(self._step)))
 
     def run(self) -> None:
         """Follow assignments until Stop."""
@@ -107,8 +108,7 @@ class Loop:
                         self._export()
                     self._publisher.connect(assignment.engines, self._spec.workers, self._step)
                     self._publish()
-                    if self._rank == 0:
-                        ray.get(self._spec.queue.confirm.remote(assignment.epoch, self._step, self._attempt))
+                    self._tell_queue("confirm", assignment.epoch, self._step)
                 case Stop():
                     self._save()
                     return
@@ -130,8 +130,7 @@ class Loop:
         result = self._learner.train(batch)
         self._step = work.step
         metrics = {**result.metrics, **self._publish()}
-        if self._rank == 0:
-            ray.get(self._spec.queue.ack.remote(StepResult(self._step, metrics), self._attempt))
+        self._tell_queue("ack", StepResult(self._step, metrics))
         if self._export_due or self._step % self._spec.config.checkpoint_every == 0:
             self._save()
         if self._export_due:
@@ -174,7 +173,7 @@ class Loop:
         state = {}  # name -> whole tensor
         for spec, tensor in zip(backend.specs(), backend.tensors(), strict=True):
             if self._rank == 0:
-                state[spec.name] = tensor.cpu()
+                state[spec.name] = tensor.cpu().clone()  # where the ranks do not divide a dimension it is a view of padded storage
         if self._rank == 0:
             write_version(
                 self._spec.policies / f"step-{self._step}",
@@ -182,17 +181,16 @@ class Loop:
                 model_config=self._model_config,
                 tokenizer_dir=Path(self._spec.model),
                 step=self._step,
-                parent=self._exported,
+                parent=max((step for step in committed_steps(self._spec.policies) if step < self._step), default=None),
                 run=self._spec.run,
             )
-            self._exported = self._step
             prune(self._spec.policies, keep_last=self._spec.keep_policies, keep_every=None, protected=(0,))
 
     def _save(self) -> None:
         """Checkpoint the present step, unless it has been. All ranks together."""
         if self._saved == self._step:
             return
-        snapshot = ray.get(self._spec.queue.snapshot.remote(self._attempt)) if self._rank == 0 else None
+        snapshot = self._tell_queue("snapshot")
         with tempfile.TemporaryDirectory() as directory:
             checkpoint.write(Path(directory), self._learner, step=self._step, rank=self._rank, ledger=snapshot)
             ray.train.report(
@@ -204,23 +202,37 @@ class Loop:
         dist.barrier()  # every rank's part has been uploaded
         if self._rank == 0:
             checkpoint.commit(self._spec.checkpoints, self._step)
-            ray.get(self._spec.queue.commit.remote(self._step, self._attempt))
+            checkpoint.prune(self._spec.checkpoints, keep=self._spec.config.keep_checkpoints)
+        self._tell_queue("commit", self._step)
 
-    def _restore(self) -> int:
-        saved = checkpoint.newest(self._spec.checkpoints)
-        if saved is None:
-            return 0
-        _, filesystem, path = saved
+    def _restore(self) -> None:
+        """Load the checkpoint of the step that the queue stands at: the driver decides where a run goes on, and no one else."""
+        if self._step == 0:
+            return
+        filesystem, path = checkpoint.directory_of(self._spec.checkpoints, self._step)
         with ray.train.Checkpoint(path, filesystem).as_directory() as directory:
-            return checkpoint.read(Path(directory), self._learner, rank=self._rank)
+            checkpoint.read(Path(directory), self._learner, rank=self._rank)
+
+    def _tell_queue(self, method: str, *arguments: Any) -> Any:
+        """One call to the queue for the whole group, in the name of this attempt; what it answers or raises reaches every rank."""
+        return self._everywhere(lambda: ray.get(getattr(self._spec.queue, method).remote(*arguments, self._attempt)))
 
     def _synchronize(self, text: str) -> str:
         return str(self._everywhere(lambda: text))
 
-    def _everywhere(self, ask: Any) -> Any:
-        """Rank 0's answer, on every rank."""
-        box = [ask() if self._rank == 0 else None]
+    def _everywhere(self, ask: Callable[[], Any]) -> Any:
+        """Rank 0's answer on every rank; what it raises is raised on every rank, so that none is left waiting."""
+        box: list[Any] = [None, None]
+        if self._rank == 0:
+            try:
+                box[0] = ask()
+            except ray.exceptions.RayTaskError as error:
+                box[1] = error.cause  # of a class that every rank knows
+            except Exception as error:
+                box[1] = error
         dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
         return box[0]
 
 

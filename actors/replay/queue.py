@@ -43,6 +43,7 @@ class Published:
     step: int
     frozen: FrozenStep
     result: StepResult
+    time: float  # when, unix seconds
 
 
 class ReplayQueue:
@@ -63,7 +64,7 @@ class ReplayQueue:
         self._ready: dict[int, tuple[GroupMeta, Any]] = {}
         self._steps: dict[int, tuple[FrozenStep, dict[int, Any]]] = {}  # frozen steps not yet covered by a checkpoint
         self._published: dict[int, Published] = {}
-        self._version = step
+        self._version = self._committed = step
         self._attempt = 0
         self._verdicts: dict[int, FrozenStep | Resync | Stop] = {}  # by turn, of the present attempt
         self._engines = Resync(0, ())
@@ -156,6 +157,7 @@ class ReplayQueue:
             "generation/running": float(len(self._waiting)),
             "ledger/trained": float(account[State.TRAINED]),
             "ledger/dropped": float(account[State.DROPPED]),
+            "learner/attempts": float(self._attempt),
         }
 
     def account(self) -> dict[str, int]:
@@ -164,17 +166,17 @@ class ReplayQueue:
 
     # --- the learner's side --------------------------------------------------------------------------------------------------
 
-    async def begin(self, step: int) -> int:
-        """A learner group takes over, standing at `step`. Fences every earlier one; returns its attempt number."""
+    async def begin(self) -> tuple[int, int]:
+        """A learner group takes over and fences every earlier one. Returns (its attempt number, the step whose checkpoint it restores)."""
         async with self._changed:
             self._check_open()
             self._attempt += 1
             self._verdicts.clear()
             self._synced = self._resyncing = -1
-            self._version = step
-            self._history.write("learner", attempt=self._attempt, step=step)
+            self._version = self._committed
+            self._history.write("learner", attempt=self._attempt, step=self._committed)
             self._changed.notify_all()
-            return self._attempt
+            return self._attempt, self._committed
 
     async def claim(self, turn: int, step: int, rank: int, ranks: int, attempt: int) -> Assignment:
         """What a rank does in its `turn`-th turn: the same verdict for all ranks, frozen by whoever asks first. Idempotent."""
@@ -265,7 +267,7 @@ class ReplayQueue:
                     self._ledger.move(ordinal, State.TRAINED, step=frozen.step)
                 self._history.write(State.TRAINED, ordinals=list(frozen.ordinals), step=frozen.step)
                 metrics = {**frozen.metrics, **result.metrics, **self.metrics(), "queue/wait_s": self._claim_wait_s}
-                self._published[frozen.step] = Published(frozen.step, frozen, StepResult(result.version, metrics))
+                self._published[frozen.step] = Published(frozen.step, frozen, StepResult(result.version, metrics), time.time())
             self._version = result.version
             self._changed.notify_all()
 
@@ -279,6 +281,7 @@ class ReplayQueue:
         async with self._changed:
             self._check_open()
             self._check_attempt(attempt)
+            self._committed = step
             self._history.write("committed", step=step)
             self._steps = {later: kept for later, kept in self._steps.items() if later > step}
 

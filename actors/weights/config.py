@@ -23,4 +23,4 @@ class WeightsConfig(Section):
     control_timeout_s: float = Field(60, gt=0)
     """Seconds for each of pause, commit, resume and probe."""
     probe_tolerance: float = Field(1e-3, gt=0)
-    """Largest difference allowed between engine and learner in a probe token's log-prob, in nats, for float32 (bfloat16: 100 times it)."""
+    """Mean difference allowed between engine and learner over the probe's log-probs, in nats, for float32 (bfloat16: 100 times it)."""

@@ -75,6 +75,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("learner/grad_norm", "", "gauge", "Gradient norm before clipping, mean over the updates"),
     Metric("learner/lr", "", "gauge", "Learning rate of the last update"),
     Metric("learner/updates", "updates", "counter", "Optimizer steps"),
+    Metric("learner/attempts", "", "gauge", "Learner groups started by this driver; more than 1 means restarts"),
     Metric("learner/log_ratio_min", "nats", "gauge", "Least log-ratio of a token, current to old policy"),
     Metric("learner/log_ratio_max", "nats", "gauge", "Greatest log-ratio of a token, current to old policy"),
     Metric("learner/sequence_ratio", "", "gauge", "Mean ratio of a response, current to old policy, as the objective weighs it"),
@@ -99,7 +100,7 @@ METRICS: tuple[Metric, ...] = (
         "weights/probe_error",
         "nats",
         "gauge",
-        "Greatest |log-prob of engine - log-prob of learner| on the probe prompt",
+        "Mean |log-prob of engine - log-prob of learner| on the probe prompt, of the worst engine",
     ),
     Metric("weights/digest_ok", "", "gauge", "1 where the bytes received equal the bytes sent, 0 where not"),
     # Held-out questions.

@@ -142,18 +142,18 @@ class Conductor:
 
     async def _follow(self) -> None:
         """Take note of every published step, until the last or until the queue closes."""
-        began = self._began = time.monotonic()
+        began, self._began = time.time(), time.monotonic()
         while self._step < self._recipe.run.steps:
             published: Published | None = await self._queue.next_published.remote(self._step)
             if published is None:
                 return
             self._step = published.step
-            seconds, began = time.monotonic() - began, time.monotonic()
             self._keep(published)
-            metrics = {**published.result.metrics, **self._rates(published, seconds)}
+            metrics = {**published.result.metrics, **self._rates(published, published.time - began)}
+            began = published.time
             if self._held_out and self._evaluation_due():
                 metrics |= (await self._evaluate()).metrics()
-                began = time.monotonic()
+                began = time.time() if self._synchronous else began  # a synchronous run stood still meanwhile
             self._sinks.log(self._step, metrics)
             self._console.step(self._step, metrics)
             self._warn(metrics)
@@ -171,8 +171,13 @@ class Conductor:
 
     async def _watch(self) -> None:
         """Show the queue's present state between steps."""
+        groups = 1.0
         while True:
-            self._console.observe(await self._queue.metrics.remote())
+            metrics: dict[str, float] = await self._queue.metrics.remote()
+            self._console.observe(metrics)
+            if metrics["learner/attempts"] > groups:
+                groups = metrics["learner/attempts"]
+                self._console.event(f"the learner group was restarted after a failure (number {groups:.0f}); Ray's logs say why")
             await asyncio.sleep(WATCH_S)
 
     def _rates(self, published: Published, seconds: float) -> dict[str, float]:
@@ -203,13 +208,15 @@ class Conductor:
     def _keep(self, published: Published) -> None:
         """Write what was trained on, and let go of it."""
         metas = published.frozen.metas
+        for done in [task for task in self._recording if task.done()]:
+            self._recording.discard(done)
+            done.result()  # a rollout that could not be written ends the run
         refs = [self._refs.pop(meta.ordinal) for meta in metas]
         if not _recorded(published.step, self._recipe.run.record_share):
             return
         values = [self._advantages(meta).tolist() for meta in metas]
         task = asyncio.create_task(_finish(self._record.remote(self._run.path / "rollouts", published.step, values, *refs)))
         self._recording.add(task)
-        task.add_done_callback(self._recording.discard)
 
 
 async def _finish(call: Any) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import threading
 from typing import Any
 
+from pyarrow.fs import FileSelector, FileType
+from ray.exceptions import RayActorError
+
 from actors.errors import GmpoError
+from actors.learner.checkpoint import open_root
 from actors.learner.loop import LoopSpec, learn
 from services.config import Recipe
 from services.training.rundir import CHECKPOINTS, RunDirectory
@@ -35,17 +39,29 @@ def loop_spec(recipe: Recipe, queue: Any, run: RunDirectory, model: str, *, tran
 
 async def run_group(recipe: Recipe, spec: LoopSpec, run: RunDirectory, *, gpu: bool) -> None:
     """Train until the queue says Stop; the group restarts as a whole after a failure. Raises the last failure."""
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    await asyncio.to_thread(_fit, recipe, spec, run, gpu)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def fit() -> None:
+        try:
+            _fit(recipe, spec, run, gpu)
+            loop.call_soon_threadsafe(ended.set_result, None)
+        except Exception as error:
+            loop.call_soon_threadsafe(ended.set_exception, error)
+
+    # A thread of our own, and a daemon: one that never comes back must not hold up the end of the process.
+    threading.Thread(target=fit, name="learner-group", daemon=True).start()
+    await ended
 
 
 def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     learner = recipe.learner
     resources = {"CPU": learner.cpus} | ({"GPU": learner.gpus} if gpu else {})
+    _forget(run.checkpoints)
     trainer = TorchTrainer(
         learn,
         train_loop_config={"spec": spec},
@@ -55,10 +71,17 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
             name=CHECKPOINTS,
             storage_path=run.storage,
             failure_config=FailureConfig(max_failures=learner.max_restarts),
-            checkpoint_config=CheckpointConfig(num_to_keep=learner.keep_checkpoints),
         ),
     )
     try:
         trainer.fit()
-    except TrainingFailedError as error:
+    except (TrainingFailedError, RayActorError) as error:
         raise GmpoError(f"the learner group failed: {error}") from error
+
+
+def _forget(checkpoints: str) -> None:
+    """Delete Ray Train's own record of checkpoints: ours decides which exist and which is restored, and two records can disagree."""
+    filesystem, base = open_root(checkpoints)
+    for info in filesystem.get_file_info(FileSelector(base, allow_not_found=True)):
+        if info.type is FileType.File and info.base_name.endswith("snapshot.json"):
+            filesystem.delete_file(info.path)

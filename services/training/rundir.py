@@ -24,6 +24,7 @@ from typing import IO, Any
 import yaml
 
 from actors.errors import ConfigError
+from actors.learner.checkpoint import newest
 from services.config import Recipe, differing_keys, dump, resolved
 from services.telemetry.atomic import write_atomically
 
@@ -45,6 +46,8 @@ class RunDirectory:
             _refuse_relative_root(self._recipe.run.root)
         if self._begun:
             _check_equal(self.path / CONFIG, resolved(self._recipe))
+        elif newest(self.checkpoints):
+            raise ConfigError(f"run.storage: {self.checkpoints} holds the checkpoints of another run")
 
     def open(self) -> bool:
         """Lock the directory, creating it if need be; call `check` first. True if the run goes on."""
@@ -60,7 +63,7 @@ class RunDirectory:
     def _begun(self) -> bool:
         """Whether a step was ever done here; until then another recipe may have the directory."""
         log = self.path / METRICS
-        return (self.path / CONFIG).exists() and log.exists() and log.stat().st_size > 0
+        return (self.path / CONFIG).exists() and ((log.exists() and log.stat().st_size > 0) or (self.path / CHECKPOINTS).exists())
 
     def close(self) -> None:
         """Let another driver in."""

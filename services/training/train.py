@@ -21,7 +21,10 @@ from actors.modeling.config import TinyPolicy
 from actors.modeling.loading import check_head_size, check_model, load_tokenizer
 from actors.prompts import sources
 from actors.prompts.stream import PromptStream, open_stream
+from actors.reward.config import FunctionPart, RewardConfig
+from actors.reward.pool import Verifier
 from actors.reward.verifiers import known
+from actors.weights.version import committed_steps, version_path
 from services import cluster
 from services.config import Recipe, resolved
 from services.telemetry.console import Console, open_console, screen
@@ -37,6 +40,8 @@ from services.training.warmup import warm_policy
 T = TypeVar("T")
 
 STOP_POLL_S = 1.0
+CLOSING_S = 5.0
+"""Time that work in hand has once the learner group has left."""
 LEARNER_END_S = 60.0
 """Time the learner group has to leave once the queue is closed."""
 
@@ -48,10 +53,11 @@ def train(recipe: Recipe) -> Path:
     step, snapshot = newest_ledger(run.checkpoints)
     if step >= recipe.run.steps:
         screen().print(f"all {step} steps are done: {run.path}", markup=False, highlight=False, soft_wrap=True)
+        write_report(run.path)
         return run.path
     check(recipe)
     with contextlib.closing(run), open_console(recipe.telemetry.console, run_name=recipe.run.name, steps=recipe.run.steps) as console:
-        model = model_directory(recipe, console.event)
+        model = model_directory(recipe, run, console.event)
         stream = open_stream(recipe.prompts, load_tokenizer(model), seed=recipe.run.seed)
         if stream.rejected.count:
             console.event(f"prompts left out: {stream.rejected.describe()}")
@@ -79,6 +85,8 @@ def check(recipe: Recipe) -> None:
     if not gpu and recipe.generation.tensor_parallel > 1:
         raise ConfigError("generation.tensor_parallel: only GPUs can share an engine's weights, and there are none")
     cluster.check_own(recipe, gpu=gpu)
+    if any(isinstance(part, FunctionPart) for part in recipe.reward.parts):
+        asyncio.run(check_functions(recipe.reward))
     policy = recipe.policy
     if isinstance(policy, TinyPolicy):
         check_head_size(policy.hidden_size // policy.heads, gpu=gpu)
@@ -95,6 +103,15 @@ def check_length(model: Mapping[str, Any], recipe: Recipe) -> None:
         )
 
 
+async def check_functions(config: RewardConfig) -> None:
+    """Refuse reward functions that cannot be imported, by importing them where they will run: in a verifier's child."""
+    verifier = Verifier(config.model_copy(update={"workers": 1}), tasks=())
+    try:
+        await verifier.ready()
+    finally:
+        await verifier.close()
+
+
 def check_tasks(recipe: Recipe, stream: PromptStream) -> None:
     """Refuse prompts that no verifier can grade."""
     if not recipe.reward.by_task:
@@ -104,11 +121,12 @@ def check_tasks(recipe: Recipe, stream: PromptStream) -> None:
             raise ConfigError(f"prompts.task: no verifier is called {task!r}")
 
 
-def model_directory(recipe: Recipe, tell: Callable[[str], None]) -> str:
-    """The directory of the starting policy: taught, found, or fetched from the hub at its pinned revision."""
+def model_directory(recipe: Recipe, run: RunDirectory, tell: Callable[[str], None]) -> str:
+    """The directory of the starting policy: taught (or, once the run has begun, its own version 0), found, or fetched from the hub."""
     policy = recipe.policy
     if isinstance(policy, TinyPolicy):
-        return str(warm_policy(recipe, tell))
+        start = version_path(run.policies, 0)
+        return str(start) if 0 in committed_steps(run.policies) else str(warm_policy(recipe, tell))
     if policy.revision is None or Path(policy.path).exists():
         return policy.path
     from huggingface_hub import snapshot_download
@@ -136,7 +154,7 @@ class _Run:
     async def drive(self, step: int, snapshot: list[list[Any]]) -> None:
         """Bring everything up, train, take everything down."""
         recipe, began = self._recipe, time.monotonic()
-        await asyncio.to_thread(cluster.require, recipe, gpu=self._gpu, tell=self._console.event)
+        await cluster.require(recipe, gpu=self._gpu, tell=self._console.event)
         transport = _transport(recipe, gpu=self._gpu)
         queue = replay_queue(recipe, self._run, snapshot, step)
         tasks = sorted({prompt.task for prompt in _sample(self._stream)})
@@ -145,13 +163,13 @@ class _Run:
         learning = asyncio.create_task(learner_group.run_group(recipe, spec, self._run, gpu=self._gpu))
         stopping = asyncio.create_task(self._pass_on_stop(queue))
         try:
-            seconds = await _unless_failed(learning, pools.start(recipe.generation.start_timeout_s))
-            self._console.event(f"engines up in {max(seconds):.1f} s")
-            await queue.set_engines.remote(pools.generation.actors)
             conductor = Conductor(recipe, self._stream, pools, queue, self._run, self._console, self._sinks, step=step)
             # The queue closes early only when the learner group has ended: in good order, or with an error that `learning` raises.
             with contextlib.suppress(QueueClosed):
-                await _unless_failed(learning, conductor.run(), closing=queue)
+                seconds = await _while_learning(learning, pools.start(recipe.generation.start_timeout_s), queue)
+                self._console.event(f"engines up in {max(seconds):.1f} s")
+                await queue.set_engines.remote(pools.generation.actors)
+                await _while_learning(learning, conductor.run(), queue)
             await learning
             self._console.event(_ending(conductor.step, recipe.run.steps, time.monotonic() - began))
         finally:
@@ -180,16 +198,18 @@ class _Run:
         self._stop_asked.set()
 
 
-async def _unless_failed(learning: asyncio.Task[None], work: Awaitable[T], *, closing: Any = None) -> T:
-    """The result of `work`. If the learner group ends first: its failure; or, ended in good order, the queue closes and ends `work`."""
+async def _while_learning(learning: asyncio.Task[None], work: Awaitable[T], queue: Any) -> T:
+    """The result of `work`. If the learner group ends first: its failure; or, ended in good order, QueueClosed, with the queue closed."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task, learning}, return_when=asyncio.FIRST_COMPLETED)
         if learning.done() and not task.done():
             learning.result()
-            if closing is not None:
-                await closing.close.remote()
-        return await task
+            await queue.close.remote()
+            await asyncio.wait({task}, timeout=CLOSING_S)
+        if not task.done():
+            raise QueueClosed("the learner group has left")
+        return task.result()
     finally:
         task.cancel()
 

@@ -43,7 +43,7 @@ def cached_policy(recipe: Recipe) -> Path:
     """Where the warm policy of this recipe is, or will be."""
     policy = recipe.policy
     assert isinstance(policy, TinyPolicy)
-    shaping = {"format": 1, "policy": policy.model_dump(mode="json"), "source": recipe.prompts.source.model_dump(mode="json")}
+    shaping = {"format": 2, "policy": policy.model_dump(mode="json"), "source": recipe.prompts.source.model_dump(mode="json")}
     digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
     root = Path(os.environ.get("GMPO_CACHE", Path.home() / ".cache" / "gmpo"))
     return root / "policies" / digest

@@ -36,7 +36,7 @@ def test_a_learner_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
     checkpoint.write(tmp_path, before, step=3, rank=0, ledger=LEDGER)
     drawn, held = draw(), weights(before)
     after = learner(seed=1)
-    assert checkpoint.read(tmp_path, after, rank=0) == 3
+    checkpoint.read(tmp_path, after, rank=0)
     assert after.updates_done == 7
     assert draw() == drawn
     for name, tensor in weights(after).items():
@@ -60,5 +60,17 @@ def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
 
 
 def test_a_rank_that_did_not_exist_can_read_it(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path, learner(seed=0), step=3, rank=0, ledger=LEDGER)
-    assert checkpoint.read(tmp_path, learner(seed=1), rank=1) == 3
+    before, after = learner(seed=0), learner(seed=1)
+    checkpoint.write(tmp_path, before, step=3, rank=0, ledger=LEDGER)
+    checkpoint.read(tmp_path, after, rank=1)
+    held = weights(before)
+    assert all(torch.equal(tensor, held[name]) for name, tensor in weights(after).items())
+
+
+def test_pruning_keeps_the_newest_committed_and_whatever_may_still_be_written(tmp_path: Path) -> None:
+    for step in (2, 4, 5, 6, 8, 9):
+        (tmp_path / f"step-{step}").mkdir()
+    for step in (2, 4, 6, 8):
+        checkpoint.commit(str(tmp_path), step)
+    checkpoint.prune(str(tmp_path), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-6", "step-8", "step-9"]

@@ -98,7 +98,7 @@ def events(history: Path) -> list[tuple[str, Any]]:
 
 
 async def test_a_claim_waits_until_the_step_is_full(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     claim = await waiting(queue.claim(0, 1, 0, 1, attempt))
     await queue.admit([0, 1])
     await put(queue, 1)
@@ -111,7 +111,7 @@ async def test_a_claim_waits_until_the_step_is_full(queue: ReplayQueue) -> None:
 
 
 async def test_all_ranks_get_their_shares_of_one_frozen_step(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     claims = [await waiting(queue.claim(0, 1, rank, 2, attempt)) for rank in range(2)]
     await fill(queue, 0, 1, 2, 3)
     first, second = await asyncio.gather(*claims)
@@ -128,7 +128,7 @@ async def test_all_ranks_get_their_shares_of_one_frozen_step(queue: ReplayQueue)
 
 
 async def test_asking_again_gives_the_same_answer(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1, 2, 3)
     first = await queue.claim(0, 1, 0, 1, attempt)
     assert await queue.claim(0, 1, 0, 1, attempt) == first
@@ -136,7 +136,7 @@ async def test_asking_again_gives_the_same_answer(queue: ReplayQueue) -> None:
 
 
 async def test_who_asks_for_a_turn_long_over_freezes_nothing(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1, 2, 3, 4, 5)
     for step in (1, 2):
         await train(queue, step, attempt, turn=step - 1)
@@ -150,14 +150,14 @@ async def test_who_asks_for_a_turn_long_over_freezes_nothing(queue: ReplayQueue)
 
 async def test_the_run_ends_with_its_last_step(make: Callable[..., ReplayQueue]) -> None:
     queue = make(steps=1)
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
     await train(queue, 1, attempt, turn=0)
     assert await queue.claim(1, 2, 0, 1, attempt) == Stop("all steps done")
 
 
 async def test_stop_reaches_a_learner_that_waits(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     claim = await waiting(queue.claim(0, 1, 0, 1, attempt))
     await queue.stop("asked to")
     assert await claim == Stop("asked to")
@@ -165,7 +165,7 @@ async def test_stop_reaches_a_learner_that_waits(queue: ReplayQueue) -> None:
 
 async def test_a_young_group_does_not_pass_one_at_the_bound(make: Callable[..., ReplayQueue]) -> None:
     queue = make(max_staleness=0)
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await queue.admit([0, 1])
     claim = await waiting(queue.claim(0, 1, 0, 1, attempt))
     await put(queue, 1)
@@ -178,7 +178,7 @@ async def test_a_young_group_does_not_pass_one_at_the_bound(make: Callable[..., 
 
 
 async def test_new_engines_come_before_work(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
     await queue.set_engines(["engine"])
     synced = await waiting(queue.synced())
@@ -190,7 +190,7 @@ async def test_new_engines_come_before_work(queue: ReplayQueue) -> None:
 
 
 async def test_a_rank_that_is_quicker_than_the_confirmation_is_not_sent_back(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
     await queue.set_engines(["engine"])
     assert [await queue.claim(0, 1, rank, 2, attempt) for rank in range(2)] == [Resync(1, ("engine",))] * 2
@@ -200,7 +200,7 @@ async def test_a_rank_that_is_quicker_than_the_confirmation_is_not_sent_back(que
 
 
 async def test_a_turn_keeps_its_verdict_when_the_engines_change_between_two_ranks(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
     assert isinstance(await queue.claim(0, 1, 0, 2, attempt), Work)
     await queue.set_engines(["engine"])
@@ -210,7 +210,7 @@ async def test_a_turn_keeps_its_verdict_when_the_engines_change_between_two_rank
 
 
 async def test_engines_that_change_while_they_are_synced_are_synced_again(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await queue.set_engines(["old"])
     await queue.claim(0, 1, 0, 1, attempt)
     await queue.set_engines(["new"])
@@ -226,7 +226,7 @@ async def test_a_new_learner_group_connects_to_the_engines_first(queue: ReplayQu
     await queue.set_engines(["engine"])
     await fill(queue, 0, 1)
     for _ in range(2):
-        attempt = await queue.begin(0)
+        attempt, _ = await queue.begin()
         assert await queue.claim(0, 1, 0, 1, attempt) == Resync(1, ("engine",))
         await queue.confirm(1, 0, attempt)
 
@@ -235,7 +235,7 @@ async def test_a_new_learner_group_connects_to_the_engines_first(queue: ReplayQu
 
 
 async def test_an_ack_publishes_the_step_with_all_its_figures(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     published = await waiting(queue.next_published(0))
     await fill(queue, 0, 1)
     await train(queue, 1, attempt, turn=0)
@@ -247,7 +247,7 @@ async def test_an_ack_publishes_the_step_with_all_its_figures(queue: ReplayQueue
 
 
 async def test_publications_come_in_order_and_each_once(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     second = await waiting(queue.next_published(1))
     await fill(queue, 0, 1, 2, 3)
     await train(queue, 1, attempt, turn=0)
@@ -265,18 +265,18 @@ async def test_publications_come_in_order_and_each_once(queue: ReplayQueue) -> N
 
 
 async def test_a_later_group_gets_the_same_steps_again_until_a_checkpoint_covers_them(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1, 2, 3)
     before = [await train(queue, step, attempt, turn=step - 1) for step in (1, 2)]
     assert await queue.next_published(0) and await queue.next_published(1)
     await fill(queue, 4, 5, version=2)
 
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     assert [await train(queue, step, attempt, turn=step - 1) for step in (1, 2)] == before
     await queue.commit(1, attempt)
     again = await waiting(queue.next_published(1))  # the conductor has seen it and must not see it twice
 
-    attempt = await queue.begin(1)
+    attempt, _ = await queue.begin()
     assert await train(queue, 2, attempt, turn=0) == before[1]
     assert (await train(queue, 3, attempt, turn=1)).ordinals == (4, 5)
     assert not again.done()
@@ -285,10 +285,10 @@ async def test_a_later_group_gets_the_same_steps_again_until_a_checkpoint_covers
 
 
 async def test_a_later_group_of_another_size_shares_the_same_rows(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
     alone = await queue.claim(0, 1, 0, 1, attempt)
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     together = [await queue.claim(0, 1, rank, 3, attempt) for rank in range(3)]
 
     def rows(*shares: Assignment) -> list[tuple[int, int, int, float]]:
@@ -299,9 +299,9 @@ async def test_a_later_group_of_another_size_shares_the_same_rows(queue: ReplayQ
 
 
 async def test_an_earlier_group_is_fenced_even_where_it_already_waits(queue: ReplayQueue) -> None:
-    old = await queue.begin(0)
+    old, _ = await queue.begin()
     claim = await waiting(queue.claim(0, 1, 0, 1, old))
-    new = await queue.begin(0)
+    new, _ = await queue.begin()
     await fill(queue, 0, 1)
     for late in (claim, queue.claim(0, 1, 0, 1, old), queue.ack(StepResult(1, {}), old), queue.confirm(0, 0, old)):
         with pytest.raises(StaleAttempt):
@@ -312,7 +312,7 @@ async def test_an_earlier_group_is_fenced_even_where_it_already_waits(queue: Rep
 
 async def test_a_restarted_driver_goes_on_from_the_checkpoint(make: Callable[..., ReplayQueue], tmp_path: Path) -> None:
     queue, later = make(), tmp_path / "later.jsonl"
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1, 2, 3)
     await train(queue, 1, attempt, turn=0)
     snapshot = json.loads(json.dumps(await queue.snapshot(attempt)))
@@ -321,7 +321,7 @@ async def test_a_restarted_driver_goes_on_from_the_checkpoint(make: Callable[...
 
     resumed = make(snapshot, 1, history=later)
     assert resumed.resume_point() == ([2, 3], 4)
-    attempt = await resumed.begin(1)
+    attempt, _ = await resumed.begin()
     await fill(resumed, 2, 3, version=1)
     assert (await train(resumed, 2, attempt, turn=0)).ordinals == (2, 3)
     assert events(later)[0] == ("resumed", 1)
@@ -349,6 +349,7 @@ async def test_a_dropped_prompt_is_gone_with_its_reason(queue: ReplayQueue, hist
         "generation/running": 0,
         "ledger/trained": 0,
         "ledger/dropped": 2,
+        "learner/attempts": 0,
     }
     assert json.loads(history.read_text().splitlines()[-1])["reason"] == "stale"
 
@@ -363,7 +364,7 @@ async def test_lost_work_is_admitted_again_and_comes_back_once(queue: ReplayQueu
 
 async def test_a_full_queue_makes_whoever_fills_it_wait(make: Callable[..., ReplayQueue]) -> None:
     queue = make(capacity=2)
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await queue.admit([0, 1, 2])
     await put(queue, 0)
     await put(queue, 1)
@@ -374,7 +375,7 @@ async def test_a_full_queue_makes_whoever_fills_it_wait(make: Callable[..., Repl
 
 
 async def test_the_history_tells_every_life_in_order(queue: ReplayQueue, history: Path) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await queue.admit([0, 1, 2])
     for ordinal in (1, 0):
         await put(queue, ordinal)
@@ -400,7 +401,7 @@ async def test_the_history_tells_every_life_in_order(queue: ReplayQueue, history
 
 
 async def test_closing_wakes_everyone_who_waits(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await queue.set_engines(["engine"])
     await queue.claim(0, 1, 0, 1, attempt)
     waiters = [await waiting(wait) for wait in (queue.claim(1, 1, 0, 1, attempt), queue.synced(), queue.next_published(0))]
@@ -410,7 +411,7 @@ async def test_closing_wakes_everyone_who_waits(queue: ReplayQueue) -> None:
 
 
 async def test_what_was_published_before_the_end_is_still_told(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
     await train(queue, 1, attempt, turn=0)
     await queue.close()
@@ -419,7 +420,7 @@ async def test_what_was_published_before_the_end_is_still_told(queue: ReplayQueu
 
 
 async def test_a_closed_queue_refuses_by_name_whatever_comes(queue: ReplayQueue) -> None:
-    attempt = await queue.begin(0)
+    attempt, _ = await queue.begin()
     await fill(queue, 0, 1, 2)
     await queue.claim(0, 1, 0, 1, attempt)
     await queue.close()
@@ -428,7 +429,7 @@ async def test_a_closed_queue_refuses_by_name_whatever_comes(queue: ReplayQueue)
         queue.admit([9]),
         put(queue, 2),
         queue.drop(2, "late"),
-        queue.begin(0),
+        queue.begin(),
         queue.claim(0, 1, 0, 1, attempt),
         queue.ack(StepResult(1, {}), attempt),
         queue.confirm(0, 0, attempt),
