@@ -7,6 +7,8 @@ a concurrency far above the number of responses in flight.
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +28,7 @@ class Engine:
         self._spec = spec
         self._seed = spec.seed
         self._llm: Any = None
+        self._sockets = tempfile.TemporaryDirectory(prefix="gmpo-", ignore_cleanup_errors=True)  # vLLM leaves its sockets behind
         self._halted: set[str] = set()  # reasons to stand still
         self._submitted = 0
         self._submission = asyncio.Condition()
@@ -33,6 +36,7 @@ class Engine:
     async def start(self) -> dict[str, Any]:
         """Bring the engine up. Returns {"seconds", "pids"}: the process ids are this actor's and its children's."""
         began = time.monotonic()
+        os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -153,3 +157,4 @@ class Engine:
         """Stop the engine and its children."""
         if self._llm is not None:
             self._llm.shutdown()
+        self._sockets.cleanup()

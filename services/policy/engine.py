@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ class ServingEngine:
 
     def __init__(self, config: ServeConfig, model: Path, names: list[str]) -> None:
         prepare_environment(config)
+        self._sockets = tempfile.TemporaryDirectory(prefix="gmpo-", ignore_cleanup_errors=True)  # vLLM leaves its sockets behind
+        os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -87,6 +90,7 @@ class ServingEngine:
         for process in self.processes:
             process.kill()  # does nothing to one that has ended
             process.join()
+        self._sockets.cleanup()
 
 
 def _arguments(options: dict[str, Any]) -> Namespace:
