@@ -38,9 +38,10 @@ def status(url: str, token: str | None) -> int:
 @pytest.fixture
 def cluster(gmpo: Gmpo) -> Iterator[tuple[str, dict[str, str]]]:
     """(dashboard URL, environment) of a head node on loopback."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()  # of its own, beside whatever Ray runs here
     environment = os.environ | {MARK: gmpo.mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     command = [str(RAY), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"]
+    command.append(f"--dashboard-agent-listen-port={agent}")
     with gmpo.output.open("a") as output:
         head = subprocess.Popen(
             [*command, "--num-cpus=2", "--object-store-memory=300000000"], env=environment, stdout=output, stderr=output
