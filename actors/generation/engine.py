@@ -13,8 +13,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
-
 from actors.errors import EngineError
 from actors.generation.spec import EngineSpec, Sampling, sample_seed
 from actors.generation.vllm_terms import digest_of, engine_arguments, sampling_params, to_rollout
@@ -33,20 +31,15 @@ class Engine:
         self._submitted = 0
         self._submission = asyncio.Condition()
 
-    async def start(self) -> dict[str, Any]:
-        """Bring the engine up. Returns {"seconds", "pids"}: the process ids are this actor's and its children's."""
+    async def start(self) -> float:
+        """Bring the engine up; returns the seconds it took."""
         began = time.monotonic()
         os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(self._spec)))
-        return {"seconds": time.monotonic() - began, "pids": self.pids()}
-
-    def pids(self) -> list[int]:
-        """This process and all its descendants: what must be gone before the engine is replaced."""
-        me = psutil.Process()
-        return [me.pid, *(child.pid for child in me.children(recursive=True))]
+        return time.monotonic() - began
 
     async def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> tuple[GroupMeta, RolloutGroup]:
         """Sample the responses to one prompt, each from its own seed."""

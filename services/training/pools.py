@@ -56,7 +56,6 @@ class Pools:
         reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, max_concurrency=MAX_CONCURRENCY)
         self.reward = Pool([reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)])
         self.reference = Pool(_reference_actors(recipe, model, gpu=gpu))
-        self.pids: dict[int, list[int]] = {}
 
     def _engine(self, recipe: Recipe, spec: EngineSpec) -> Any:
         group = cluster.engine_group(recipe, gpu=spec.gpu)
@@ -82,9 +81,8 @@ class Pools:
             started = await asyncio.wait_for(asyncio.gather(*engines, *others), timeout_s)
         except TimeoutError:
             raise EngineError(f"the pools were not up after {timeout_s:g} s") from None
-        reports = started[: len(engines)]
-        self.pids = {index: report["pids"] for index, report in enumerate(reports)}
-        return [report["seconds"] for report in reports]
+        seconds: list[float] = started[: len(engines)]
+        return seconds
 
     async def close(self) -> None:
         """End every actor and its children."""

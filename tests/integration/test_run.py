@@ -87,8 +87,9 @@ def test_two_engines_stay_equal_to_the_learner_while_it_runs_ahead(gmpo: Gmpo, w
     for line in lines:
         assert line["weights/digest_ok"] == 1
         assert line["weights/probe_error"] < 1e-4
-        assert line.get("learner/mismatch", 0) < 1e-4
         assert line["staleness/max"] <= 1
+    mismatches = [line["learner/mismatch"] for line in lines if "learner/mismatch" in line]  # none where all of a step was sampled before
+    assert mismatches and max(mismatches) < 1e-4
     assert sorted(trained(run)) == list(range(6 * 4))
 
 
