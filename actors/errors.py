@@ -10,6 +10,7 @@
     ├── QueueClosed                 the replay queue shut while someone waited
     ├── StaleAttempt                a claim from a learner group that has been replaced
     ├── LostGroup                   an object of the replay queue is gone
+    ├── TrainingDiverged            too many updates in a row were not finite
     ├── EngineError                 a generation engine failed
     ├── WeightSyncError             a publication failed (names engine, phase, version)
     │   ├── WeightSyncTimeout       a phase passed its deadline
@@ -62,6 +63,10 @@ class StaleAttempt(GmpoError):
 
 class LostGroup(GmpoError):
     """A group's object cannot be fetched any more; its prompt is issued again."""
+
+
+class TrainingDiverged(GmpoError):
+    """Loss or gradient stopped being finite; starting again would only repeat it."""
 
 
 class EngineError(GmpoError):

@@ -113,6 +113,8 @@ class GroupMeta:
     outcomes: tuple[Outcome, ...] = ()  # [G], empty before verification
     parts: Mapping[str, float] = field(default_factory=dict)  # mean of each reward part over graded responses
     truncated: int = 0  # responses that ended at the token limit
+    prompt_length: int = 0  # tokens
+    kl: tuple[float, ...] = ()  # [G] estimate of KL(behaviour || reference) summed over the response, where the reward pays for it
     seconds: float = 0.0  # time the last stage took
 
 

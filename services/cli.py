@@ -10,20 +10,23 @@ from typing import Annotated, Any
 import typer
 
 from actors.errors import GmpoError, UsageError
+from services.bench import commands as benchmarks
 from services.config import dump, load_recipe
 from services.telemetry.console import screen
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+bench = typer.Typer(no_args_is_help=True, help="Measure this project against what one would write without it.")
+app.add_typer(bench, name="bench")
 
 RecipePath = Annotated[Path, typer.Argument(help="Recipe, a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.field=value, as often as needed.")]
 RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
 
 
-def verb(function: Callable[..., None]) -> Callable[..., None]:
+def verb(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
     """Register a verb; its errors become messages and exit status 2 (the person's) or 1 (the run's)."""
 
-    @app.command(name=function.__name__.strip("_"))
+    @group.command(name=function.__name__.strip("_"))
     @wraps(function)
     def command(*args: Any, **kwargs: Any) -> None:
         try:
@@ -108,6 +111,10 @@ def report(run: RunPath) -> None:
 
     recipe_of(run)
     screen().print(str(write_report(run)), markup=False, soft_wrap=True)
+
+
+verb(benchmarks.logprobs, bench)
+verb(benchmarks.learner, bench)
 
 
 def main() -> None:

@@ -148,8 +148,15 @@ def _contradictions(recipe: Recipe) -> Sequence[tuple[str, str]]:
         found.append(
             ("policy.max_positions", f"{recipe.policy.max_positions} is less than the {recipe.max_model_len} tokens of a sequence")
         )
-    if recipe.learner.kl_coefficient > 0 and not recipe.reference.enabled:
-        found.append(("reference.enabled", "learner.kl_coefficient needs the reference pool"))
+    if recipe.learner.kl.coefficient > 0 and not recipe.reference.enabled:
+        found.append(("reference.enabled", "learner.kl.coefficient needs the reference pool"))
+    if recipe.reward.overlong is not None and recipe.reward.overlong.limit > recipe.generation.max_tokens:
+        found.append(
+            (
+                "reward.overlong.limit",
+                f"no response is longer than the {recipe.generation.max_tokens} tokens of generation.max_tokens; give at most as many",
+            )
+        )
     return found
 
 

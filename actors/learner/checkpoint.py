@@ -2,7 +2,7 @@
 
 .metadata, __R_N.distcp    torch DCP: parameters and optimizer state, readable on any number of ranks
 rank-R.pt                  random states of rank R
-state.json                 step, updates done
+state.json                 step, the learner's progress
 ledger.json                the ledger's snapshot
 commit.json                written last, once every rank's part has arrived; a directory without it is not a checkpoint
 
@@ -14,15 +14,23 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+from torch.distributed.checkpoint import FileSystemWriter
+from torch.distributed.checkpoint import save as dcp_save
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
     from actors.learner.learner import Learner
 
 
@@ -30,38 +38,57 @@ COMMIT = "commit.json"
 STEP = re.compile(r"step-(\d+)")
 
 
-def write(directory: Path, learner: Learner, *, step: int, rank: int, ledger: Sequence[Sequence[Any]] | None) -> None:
-    """Write this rank's part; rank 0 also writes what is common."""
-    learner.backend.save(directory)
-    kind, keys, position, gauss, cached = np.random.get_state()
-    states = {
-        "torch": torch.get_rng_state(),
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, gauss, cached],
-        "python": random.getstate(),
-    }
-    torch.save(states, directory / f"rank-{rank}.pt")
-    if rank == 0:
-        (directory / "state.json").write_text(json.dumps({"step": step, "updates_done": learner.updates_done}))
-        (directory / "ledger.json").write_text(json.dumps(ledger))
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One rank's part of a checkpoint, held apart from what training goes on to change."""
+
+    step: int
+    rank: int
+    shards: Mapping[str, Any]  # for torch DCP
+    random: Mapping[str, Any]
+    state: Mapping[str, Any]
+    ledger: Sequence[Sequence[Any]]
 
 
-def read(directory: Path, learner: Learner, *, rank: int) -> None:
-    """Restore a learner. A rank that did not exist then keeps its fresh random states."""
-    learner.backend.load(directory)
-    state = json.loads((directory / "state.json").read_text())
-    learner.updates_done = state["updates_done"]
-    if (file := directory / f"rank-{rank}.pt").exists():
-        states = torch.load(file, weights_only=True)
-        torch.set_rng_state(states["torch"])
-        kind, keys, *rest = states["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-        random.setstate(states["python"])
+def take(learner: Learner, *, step: int, rank: int, ledger: Sequence[Sequence[Any]]) -> Snapshot:
+    """Copy what a checkpoint of this moment needs; all ranks together."""
+    with_copies = DefaultStager(StagingOptions(use_pinned_memory=False, use_shared_memory=False, use_async_staging=False))
+    shards = with_copies.stage(dict(learner.backend.snapshot()))
+    assert isinstance(shards, dict)
+    return Snapshot(step, rank, shards, _random_states(), {"step": step, **asdict(learner.progress)}, ledger)
+
+
+def write(root: str, snapshot: Snapshot, group: ProcessGroup) -> None:
+    """Write this rank's part under `root`; all ranks together, over `group`. It takes `commit` to make it a checkpoint."""
+    with _local_directory(root, snapshot.step) as directory:
+        dcp_save(dict(snapshot.shards), storage_writer=FileSystemWriter(directory), process_group=group)
+        torch.save(dict(snapshot.random), directory / f"rank-{snapshot.rank}.pt")
+        if snapshot.rank == 0:
+            (directory / "state.json").write_text(json.dumps(snapshot.state))
+            (directory / "ledger.json").write_text(json.dumps(snapshot.ledger))
+
+
+def read(root: str, step: int, learner: Learner, *, rank: int) -> None:
+    """Restore a learner from a committed checkpoint. A rank that did not exist then keeps its fresh random states."""
+    from actors.learner.learner import Progress
+
+    filesystem, path = directory_of(root, step)
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(path)
+        if not isinstance(filesystem, LocalFileSystem):
+            directory = Path(scratch)
+            copy_files(path, scratch, source_filesystem=filesystem, destination_filesystem=LocalFileSystem())
+        learner.backend.load(directory)
+        state = json.loads((directory / "state.json").read_text())
+        learner.progress = Progress(**{name: state[name] for name in Progress.__slots__})
+        if (file := directory / f"rank-{rank}.pt").exists():
+            _set_random_states(torch.load(file, weights_only=True))
 
 
 def commit(root: str, step: int) -> None:
     """Make the complete directory of `step` a checkpoint."""
-    filesystem, base = open_root(root)
-    with filesystem.open_output_stream(f"{base}/step-{step}/{COMMIT}") as stream:
+    filesystem, directory = directory_of(root, step)
+    with filesystem.open_output_stream(f"{directory}/{COMMIT}") as stream:
         stream.write(json.dumps({"step": step}).encode())
 
 
@@ -90,17 +117,6 @@ def newest(root: str) -> tuple[int, FileSystem, str] | None:
     return None
 
 
-def _steps(filesystem: FileSystem, base: str) -> list[int]:
-    """Steps that have a directory, newest first."""
-    found = filesystem.get_file_info(FileSelector(base, allow_not_found=True))
-    names = [STEP.fullmatch(info.base_name) for info in found]
-    return sorted((int(name[1]) for name in names if name), reverse=True)
-
-
-def _is_committed(filesystem: FileSystem, base: str, step: int) -> bool:
-    return filesystem.get_file_info(f"{base}/step-{step}/{COMMIT}").type is FileType.File
-
-
 def newest_ledger(root: str) -> tuple[int, list[list[Any]]]:
     """(step, ledger snapshot) of the newest committed checkpoint; (0, []) if there is none."""
     found = newest(root)
@@ -117,3 +133,46 @@ def open_root(root: str) -> tuple[FileSystem, str]:
         filesystem, path = FileSystem.from_uri(root)
         return filesystem, str(path)
     return LocalFileSystem(), str(Path(root).absolute())
+
+
+@contextmanager
+def _local_directory(root: str, step: int) -> Iterator[Path]:
+    """Where to write: the checkpoint's own directory, or one that is copied to it at the end."""
+    filesystem, path = directory_of(root, step)
+    filesystem.create_dir(path, recursive=True)
+    if isinstance(filesystem, LocalFileSystem):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+        copy_files(scratch, path, source_filesystem=LocalFileSystem(), destination_filesystem=filesystem)
+
+
+def _steps(filesystem: FileSystem, base: str) -> list[int]:
+    """Steps that have a directory, newest first."""
+    found = filesystem.get_file_info(FileSelector(base, allow_not_found=True))
+    names = [STEP.fullmatch(info.base_name) for info in found]
+    return sorted((int(name[1]) for name in names if name), reverse=True)
+
+
+def _is_committed(filesystem: FileSystem, base: str, step: int) -> bool:
+    return filesystem.get_file_info(f"{base}/step-{step}/{COMMIT}").type is FileType.File
+
+
+def _random_states() -> dict[str, Any]:
+    kind, keys, position, gauss, cached = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, gauss, cached],
+        "python": random.getstate(),
+    }
+
+
+def _set_random_states(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(states["python"])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,12 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 
-from actors.errors import LostGroup, QueueClosed
+from actors.errors import LostGroup, QueueClosed, TrainingDiverged
 from actors.learner import backends, checkpoint
 from actors.learner.batching import assemble
 from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
+from actors.learner.saver import Saver
 from actors.modeling.loading import load_model
 from actors.modeling.scoring import rectangle
 from actors.types import Assignment, Resync, StepResult, Stop, Work
@@ -83,11 +83,12 @@ class Loop:
         model = load_model(spec.model)
         self._model_config = model.config
         self._probe = _probe_tokens(model.config.vocab_size)
-        backend = backends.build(model, spec.config.backend, spec.config.optimizer, dtype=spec.dtype, device=device)
+        backend = backends.build(model, spec.config, dtype=spec.dtype, device=device)
         learner_spec = LearnerSpec(spec.config, spec.temperature, spec.steps * spec.config.updates_per_step)
         self._learner = Learner(backend, learner_spec)
         tolerance = spec.weights.probe_tolerance * (100 if spec.dtype == "bfloat16" else 1)
         self._publisher = Publisher(spec.weights, spec.transport, rank=rank, tolerance=tolerance)
+        self._saver = Saver(spec.checkpoints, keep=spec.config.keep_checkpoints, rank=rank)
         self._attempt: int
         self._step: int
         self._attempt, self._step = self._everywhere(lambda: ray.get(spec.queue.begin.remote()))
@@ -99,23 +100,27 @@ class Loop:
         turn = 0
         while True:
             assignment = self._claim(turn)
+            self._saver.check()
             turn += 1
             match assignment:
                 case Work():
                     self._work(assignment)
                 case Resync():
                     if self._export_due:  # version 0, or one that a crash kept from being written
-                        self._export()
+                        self._saver.wait()
+                        self._whole_policy()()
                     self._publisher.connect(assignment.engines, self._spec.workers, self._step)
                     self._publish()
                     self._tell_queue("confirm", assignment.epoch, self._step)
                 case Stop():
                     self._save()
+                    self._saver.wait()
                     return
 
     def close(self) -> None:
         """Leave the weight group."""
         self._publisher.close()
+        self._saver.close()
 
     def _claim(self, turn: int) -> Assignment:
         while True:
@@ -127,14 +132,16 @@ class Loop:
 
     def _work(self, work: Work) -> None:
         batch = assemble(work, self._fetch(work))
-        result = self._learner.train(batch)
+        try:
+            result = self._learner.train(batch)
+        except TrainingDiverged as error:  # on every rank; a restart would go the same way, so the run ends here
+            self._tell_queue("fail", TrainingDiverged(f"step {work.step}: {error}"))
+            raise QueueClosed("training diverged") from error
         self._step = work.step
         metrics = {**result.metrics, **self._publish()}
         self._tell_queue("ack", StepResult(self._step, metrics))
         if self._export_due or self._step % self._spec.config.checkpoint_every == 0:
             self._save()
-        if self._export_due:
-            self._export()
 
     def _fetch(self, work: Work) -> Sequence[Any]:
         """This rank's groups; LostGroup on every rank if one of them cannot have its own."""
@@ -163,55 +170,52 @@ class Loop:
     def _export_due(self) -> bool:
         return self._step % self._spec.export_every == 0 or self._step == self._spec.steps
 
-    def _export(self) -> None:
-        """Write the present version for serving; all ranks gather, rank 0 writes.
-
-        Only a step that a checkpoint covers (or step 0) is exported: trained again after a crash it might come out differently, and
-        a version's name is never given to other weights.
-        """
-        backend = self._learner.backend
-        state = {}  # name -> whole tensor
-        for spec, tensor in zip(backend.specs(), backend.tensors(), strict=True):
-            if self._rank == 0:
-                state[spec.name] = tensor.cpu().clone()  # where the ranks do not divide a dimension it is a view of padded storage
-        if self._rank == 0:
-            write_version(
-                self._spec.policies / f"step-{self._step}",
-                state_dict=state,
-                model_config=self._model_config,
-                tokenizer_dir=Path(self._spec.model),
-                step=self._step,
-                parent=max((step for step in committed_steps(self._spec.policies) if step < self._step), default=None),
-                run=self._spec.run,
-            )
-            prune(self._spec.policies, keep_last=self._spec.keep_policies, keep_every=None, protected=(0,))
-
     def _save(self) -> None:
-        """Checkpoint the present step, unless it has been. All ranks together."""
+        """Checkpoint the present step, unless it has been, and write its version if one is due. All ranks together.
+
+        Only a step that a checkpoint covers (or step 0) becomes a version: trained again after a crash it might come out
+        differently, and a version's name is never given to other weights.
+        """
         if self._saved == self._step:
             return
-        snapshot = self._tell_queue("snapshot")
-        with tempfile.TemporaryDirectory() as directory:
-            checkpoint.write(Path(directory), self._learner, step=self._step, rank=self._rank, ledger=snapshot)
-            ray.train.report(
-                {"step": self._step},
-                checkpoint=ray.train.Checkpoint.from_directory(directory),
-                checkpoint_dir_name=f"step-{self._step}",
+        step, queue, attempt = self._step, self._spec.queue, self._attempt
+        export = self._whole_policy() if self._export_due else lambda: None
+
+        def committed() -> None:
+            ray.get(queue.commit.remote(step, attempt))
+            export()
+
+        self._saver.save(self._learner, step, self._tell_queue("snapshot"), committed)
+        self._saved = step
+
+    def _whole_policy(self) -> Callable[[], None]:
+        """Gather the present policy on rank 0, all ranks together; the answer writes it for serving (nothing on other ranks)."""
+        spec, backend, step = self._spec, self._learner.backend, self._step
+        state = {}  # name -> whole tensor
+        for wired, tensor in zip(backend.specs(), backend.tensors(), strict=True):
+            if self._rank == 0:
+                state[wired.name] = tensor.cpu().clone()  # where the ranks do not divide a dimension it is a view of padded storage
+
+        def write() -> None:
+            if self._rank != 0:
+                return
+            write_version(
+                spec.policies / f"step-{step}",
+                state_dict=state,
+                model_config=self._model_config,
+                tokenizer_dir=Path(spec.model),
+                step=step,
+                parent=max((other for other in committed_steps(spec.policies) if other < step), default=None),
+                run=spec.run,
             )
-        self._saved = self._step
-        dist.barrier()  # every rank's part has been uploaded
-        if self._rank == 0:
-            checkpoint.commit(self._spec.checkpoints, self._step)
-            checkpoint.prune(self._spec.checkpoints, keep=self._spec.config.keep_checkpoints)
-        self._tell_queue("commit", self._step)
+            prune(spec.policies, keep_last=spec.keep_policies, keep_every=None, protected=(0,))
+
+        return write
 
     def _restore(self) -> None:
         """Load the checkpoint of the step that the queue stands at: the driver decides where a run goes on, and no one else."""
-        if self._step == 0:
-            return
-        filesystem, path = checkpoint.directory_of(self._spec.checkpoints, self._step)
-        with ray.train.Checkpoint(path, filesystem).as_directory() as directory:
-            checkpoint.read(Path(directory), self._learner, rank=self._rank)
+        if self._step > 0:
+            checkpoint.read(self._spec.checkpoints, self._step, self._learner, rank=self._rank)
 
     def _tell_queue(self, method: str, *arguments: Any) -> Any:
         """One call to the queue for the whole group, in the name of this attempt; what it answers or raises reaches every rank."""

@@ -14,3 +14,8 @@ class ReplayConfig(Section):
     """Largest age, in versions, of a group when it is trained on; 0 is synchronous and, on a CPU with one engine, bit-reproducible."""
     capacity: int | None = Field(None, gt=0)
     """Groups the queue holds ready; by default all that the staleness bound admits."""
+    dynamic_sampling: bool = False
+    """Drop groups whose graded responses all earned the same reward and sample other prompts in their place (DAPO, arXiv 2503.14476)."""
+    max_filtered: int = Field(1000, gt=0)
+    """So many groups dropped by dynamic_sampling, without one kept between them, end the run: there is nothing to learn. Not one in
+    a thousand means that fewer than 0.3 % of the prompts teach anything (with 95 % certainty)."""

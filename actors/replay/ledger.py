@@ -5,8 +5,8 @@
     any of the states before trained -> dropped, with a reason
     any of the states before trained -> admitted again, when its work was lost
 
-`trained` is final for the run's memory, but a restart goes back to the last checkpoint's snapshot: what was trained after it is
-then claimed again.
+`trained` and `dropped` are final for the run's memory, but a restart goes back to the last checkpoint's snapshot: what was trained
+or dropped after it then lives again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _NEXT: Mapping[State | None, frozenset[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One prompt's present state; `step` once claimed, `reason` if dropped."""
+    """One prompt's present state; `step` once claimed, `reason` if dropped, and then `step` is the one that was next."""
 
     state: State
     step: int | None = None
@@ -102,7 +102,7 @@ class Ledger:
         """The ledger as a restart from the checkpoint of `step` sees it: later work is undone, unfinished prompts are admitted anew."""
         kept = {}
         for ordinal, life in self._lives.items():
-            undone = life.state not in FINAL or (life.state is State.TRAINED and (life.step or 0) > step)
+            undone = life.state not in FINAL or (life.step or 0) > step
             kept[ordinal] = Life(State.ADMITTED) if undone else life
         return Ledger(kept)
 

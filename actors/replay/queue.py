@@ -17,7 +17,7 @@ from actors.errors import QueueClosed, StaleAttempt
 from actors.replay.freeze import Advantages, FrozenStep, freeze, share
 from actors.replay.history import History
 from actors.replay.ledger import Ledger, State
-from actors.replay.selection import choose
+from actors.replay.selection import choose, tells_apart
 from actors.types import Assignment, GroupMeta, Resync, StepResult, Stop, Work
 
 
@@ -32,6 +32,7 @@ class QueueSpec:
     steps: int  # the last step of the run
     seed: int
     skip_zero_advantage: bool
+    dynamic_sampling: bool  # drop groups that have nothing to compare
     advantages: Advantages
     history: Path  # ledger.jsonl
 
@@ -64,6 +65,7 @@ class ReplayQueue:
         self._ready: dict[int, tuple[GroupMeta, Any]] = {}
         self._steps: dict[int, tuple[FrozenStep, dict[int, Any]]] = {}  # frozen steps not yet covered by a checkpoint
         self._published: dict[int, Published] = {}
+        self._filtered = 0  # groups dropped since the last step was frozen
         self._version = self._committed = step
         self._attempt = 0
         self._verdicts: dict[int, FrozenStep | Resync | Stop] = {}  # by turn, of the present attempt
@@ -91,27 +93,40 @@ class ReplayQueue:
                 self._waiting[ordinal] = self._version
             self._history.write(State.ADMITTED, ordinals=list(ordinals), version=self._version)
 
-    async def put(self, meta: GroupMeta, ref: Sequence[Any], stages: Sequence[State], seconds: dict[str, float]) -> None:
-        """A group is ready; waits while the queue is full. `ref` is wrapped in a sequence: Ray hands over the reference, not the object."""
+    async def put(self, meta: GroupMeta, ref: Sequence[Any], stages: Sequence[State], seconds: dict[str, float]) -> bool:
+        """A group has come through the pools; waits while the queue is full. False: it was dropped as filtered, and its ref let go.
+
+        `ref` is wrapped in a sequence: Ray hands over the reference, not the object.
+        """
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or len(self._ready) < self._spec.capacity)
+            filtered = self._spec.dynamic_sampling and not tells_apart(meta)
+            await self._changed.wait_for(lambda: self._closed or filtered or len(self._ready) < self._spec.capacity)
             self._check_open()
-            for state in (*stages, State.READY):
+            for state in stages:
                 self._ledger.move(meta.ordinal, state)
+            if filtered:
+                self._filtered += 1
+                self._drop(meta.ordinal, "filtered")
+                return False
+            self._ledger.move(meta.ordinal, State.READY)
             del self._waiting[meta.ordinal]
             self._ready[meta.ordinal] = meta, ref[0]
             self._history.write(State.READY, ordinals=[meta.ordinal], versions=list(meta.versions), seconds=seconds)
             self._changed.notify_all()
+            return True
 
     async def drop(self, ordinal: int, reason: str) -> None:
-        """A prompt leaves the run."""
+        """A prompt leaves the run; another may be admitted in its place."""
         async with self._changed:
             self._check_open()
-            self._ledger.move(ordinal, State.DROPPED, reason=reason)
-            self._waiting.pop(ordinal, None)
-            self._ready.pop(ordinal, None)
-            self._history.write(State.DROPPED, ordinals=[ordinal], reason=reason)
-            self._changed.notify_all()
+            self._drop(ordinal, reason)
+
+    def _drop(self, ordinal: int, reason: str) -> None:
+        self._ledger.move(ordinal, State.DROPPED, step=self._version + 1, reason=reason)
+        self._waiting.pop(ordinal, None)
+        self._ready.pop(ordinal, None)
+        self._history.write(State.DROPPED, ordinals=[ordinal], reason=reason)
+        self._changed.notify_all()
 
     async def set_engines(self, engines: Sequence[Any]) -> None:
         """The engines changed: the next verdict is Resync, for every rank."""
@@ -231,7 +246,9 @@ class ReplayQueue:
             updates=spec.updates_per_step,
             seed=spec.seed,
             skip_zero_advantage=spec.skip_zero_advantage,
+            filtered=self._filtered,
         )
+        self._filtered = 0
         self._steps[step] = frozen, {ordinal: ref for ordinal, (_, ref) in taken.items()}
         return frozen
 

@@ -1,10 +1,20 @@
-"""Which ready groups make the next step: oldest first, the young may overtake while every old one still fits before its bound."""
+"""Which groups are trained on, and when: oldest first, the young may overtake while every old one still fits before its bound."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
+
+from actors.types import GRADED, GroupMeta
+
+
+def tells_apart(meta: GroupMeta) -> bool:
+    """Whether two graded responses of the group earned different rewards; without that there is nothing to compare within it.
+
+    Rewards are judged as they were given, before anything is taken off them for the KL.
+    """
+    return len({score for score, outcome in zip(meta.scores, meta.outcomes, strict=True) if outcome in GRADED}) > 1
 
 
 def choose(step: int, ready: Mapping[int, int], running: Mapping[int, int], *, size: int, max_staleness: int) -> list[int] | None:

@@ -49,11 +49,33 @@ class FunctionPart(Section):
 RewardPart = Annotated[VerifierPart | FunctionPart, Field(discriminator="type")]
 
 
+class OverlongConfig(Section):
+    """Soft punishment of responses that come near the token limit (DAPO, arXiv 2503.14476, eq. 13).
+
+    Nothing up to limit - buffer tokens; from there the reward falls evenly, by `penalty` at limit; beyond, no further.
+    """
+
+    limit: int = Field(gt=0)
+    """Tokens at which the whole penalty is due; at most generation.max_tokens."""
+    buffer: int = Field(gt=0)
+    """Tokens below limit over which the penalty grows from 0."""
+    penalty: float = Field(1.0, gt=0)
+    """Greatest loss of reward."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OverlongConfig:
+        if self.buffer > self.limit:
+            raise ValueError(f"buffer: {self.buffer} tokens do not fit below limit ({self.limit})")
+        return self
+
+
 class RewardConfig(Section):
     """How responses are turned into rewards. The reward is the weighted sum of the parts; right or wrong is what the first part says."""
 
     parts: tuple[RewardPart, ...] = Field(default=(VerifierPart(),), min_length=1)
     """Terms of the reward, summed with their weights."""
+    overlong: OverlongConfig | None = None
+    """Punish responses that come near the token limit; reported as the part "overlong". By default none."""
     actors: int = Field(default=1, ge=1)
     """Reward actors in the pool."""
     cpus: float = Field(default=0.1, ge=0)
@@ -76,7 +98,7 @@ class RewardConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RewardConfig:
-        labels = [part.label for part in self.parts]
+        labels = [part.label for part in self.parts] + ["overlong"] * (self.overlong is not None)
         if twice := {label for label in labels if labels.count(label) > 1}:
             raise ValueError(f"parts: two parts are called {sorted(twice)[0]!r}; give them different names")
         if self.wall_limit_s < self.cpu_limit_s:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from actors.errors import GmpoError, VerifierError
 from actors.reward.config import RewardConfig
 from actors.reward.functions import Sample
+from actors.reward.overlong import shaped
 from actors.reward.sandbox import Sandbox
 from actors.types import GroupMeta, RolloutGroup, Verdict
 
@@ -27,6 +28,7 @@ class Verifier:
     """
 
     def __init__(self, config: RewardConfig, tasks: Sequence[str] = ("math",)) -> None:
+        self._overlong = config.overlong
         self._sandboxes = [Sandbox(config, tasks) for _ in range(config.workers)]
         self._idle: asyncio.Queue[Sandbox] = asyncio.Queue()
         self._revivals: set[asyncio.Task[None]] = set()
@@ -50,6 +52,9 @@ class Verifier:
         samples = [Sample(prompt.task, text, prompt.answer, prompt.text, prompt.columns) for text in texts]
         graded = dict(zip(texts, await self._grade(samples), strict=True))
         verdicts = tuple(graded[rollout.text] for rollout in group.rollouts)
+        if self._overlong:  # by tokens, of which equal texts need not have equally many
+            lengths = [len(rollout.token_ids) for rollout in group.rollouts]
+            verdicts = tuple(shaped(verdict, length, self._overlong) for verdict, length in zip(verdicts, lengths, strict=True))
         return _meta(group, verdicts, time.monotonic() - began), replace(group, verdicts=verdicts)
 
     async def close(self) -> None:
@@ -112,5 +117,6 @@ def _meta(group: RolloutGroup, verdicts: Sequence[Verdict], seconds: float) -> G
         outcomes=tuple(verdict.outcome for verdict in verdicts),
         parts={label: sum(scores) / len(scores) for label, scores in means.items()},
         truncated=sum(rollout.finish_reason == "length" for rollout in group.rollouts),
+        prompt_length=len(group.prompt.token_ids),
         seconds=seconds,
     )

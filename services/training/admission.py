@@ -6,7 +6,7 @@ import asyncio
 
 
 class Admission:
-    """Counts the prompts under way; a place is freed when its step is published or the prompt is dropped.
+    """Counts the prompts under way. A place is freed when its step is published; where a prompt is dropped, another takes its place.
 
     `limit` is (max_staleness + 1) x prompts_per_step.
     """

@@ -1,7 +1,8 @@
 """The conductor: moves prompts from pool to pool, and publications into the run directory. One asyncio loop on the driver.
 
     admit ──► generate ──► verify ──► score ──► queue.put          one task per prompt (`_travel`)
-      ▲                                            │
+      ▲ ▲                                          │
+      │ └── the next prompt ◄── if it is dropped ──┤               one task per place, or per step of places (`_fill`)
       └── free places ◄── record, log ◄── queue.next_published     one task for the run (`_follow`)
 
 It chains `.remote()` calls, so Ray moves the bytes from pool to pool; the driver awaits metadata only. It owns the objects, keeps
@@ -11,17 +12,20 @@ It chains `.remote()` calls, so Ray moves the bytes from pool to pool; the drive
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 
-from actors.learner.advantages import GroupAdvantages
+from actors.errors import GmpoError
 from actors.prompts.stream import PromptStream
+from actors.reference.scorer import Scored
 from actors.replay.ledger import State
 from actors.replay.queue import Published
-from actors.types import GroupMeta, Prompt
+from actors.types import GRADED, GroupMeta, Prompt
 from services.config import Recipe
 from services.telemetry.console import Console
 from services.telemetry.sinks import Sinks
@@ -57,7 +61,9 @@ class Conductor:
         self._run, self._console, self._sinks = run, console, sinks
         self._start = self._step = step
         self._admission = Admission(recipe.outstanding)
-        self._advantages = GroupAdvantages(recipe.learner.advantage)
+        self._ordinals: Iterator[int] = iter(())  # what is to be admitted next
+        self._alike: list[GroupMeta] = []  # groups dropped in a row because all their responses earned the same
+        self._failure: GmpoError | None = None
         self._held_out = stream.held_out()
         self._refs: dict[int, Any] = {}
         self._recording: set[asyncio.Task[None]] = set()
@@ -72,7 +78,7 @@ class Conductor:
         return self._step
 
     async def run(self) -> None:
-        """Drive the run to its end. Raises what any pool raised."""
+        """Drive the run to its end. Raises what any pool raised, or that there is nothing to learn."""
         await self._queue.synced.remote()
         self._console.event("policy published to the engines")
         if self._step == 0 and self._held_out:
@@ -86,42 +92,50 @@ class Conductor:
         except* _Finished:
             pass
         except* Exception as failures:
-            raise failures.exceptions[0] from None
+            raise (self._failure or failures.exceptions[0]) from None  # once there is nothing to learn, the queue closes under the rest
         await asyncio.gather(*self._recording)
+        if self._failure:
+            raise self._failure
 
     # --- prompts on their way -------------------------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
-        """Admit prompts as places come free: a whole step at a time where the run is synchronous, else one by one."""
-        at_once = self._recipe.run.prompts_per_step if self._synchronous else 1
-        ordinals = self._ordinals(*await self._queue.resume_point.remote())
-        while batch := [ordinal for _, ordinal in zip(range(at_once), ordinals, strict=False)]:
-            await self._admission.admit(len(batch))
-            await self._queue.admit.remote(batch)
+        """Fill the run's places as they come free: those of a whole step together where the run is synchronous, else one by one.
+
+        Lost work goes first, then new prompts.
+        """
+        unfinished, first = await self._queue.resume_point.remote()
+        self._ordinals = itertools.chain(unfinished, itertools.count(first))
+        run = self._recipe.run
+        at_once = run.prompts_per_step if self._synchronous else 1
+        for _ in range((run.steps - self._start) * run.prompts_per_step // at_once):
+            await self._admission.admit(at_once)
+            self._tasks.create_task(self._fill(at_once))
+
+    async def _fill(self, places: int) -> None:
+        """Get a group for each place: admit as many prompts together, wait for all, and again for as many as were dropped."""
+        while places and not self._failure:
+            ordinals = list(itertools.islice(self._ordinals, places))
+            await self._queue.admit.remote(ordinals)
             sending = self._send_together if self._synchronous else self._send
-            await sending([self._stream.nth(ordinal) for ordinal in batch])
+            kept = await asyncio.gather(*await sending([self._stream.nth(ordinal) for ordinal in ordinals]))
+            places = kept.count(False)
 
-    def _ordinals(self, unfinished: Sequence[int], first: int) -> Iterator[int]:
-        """What is to be admitted: lost work first, then new prompts, as many as the run still needs."""
-        wanted = (self._recipe.run.steps - self._step) * self._recipe.run.prompts_per_step
-        yield from unfinished[:wanted]
-        yield from range(first, first + wanted - len(unfinished))
+    async def _send(self, prompts: Sequence[Prompt]) -> list[asyncio.Task[bool]]:
+        return [self._tasks.create_task(self._travel(prompt)) for prompt in prompts]
 
-    async def _send(self, prompts: Sequence[Prompt]) -> None:
-        for prompt in prompts:
-            self._tasks.create_task(self._travel(prompt))
-
-    async def _send_together(self, prompts: Sequence[Prompt]) -> None:
-        """Let the engines start on a step's prompts at the same moment: they then batch them alike in every run."""
+    async def _send_together(self, prompts: Sequence[Prompt]) -> list[asyncio.Task[bool]]:
+        """Let the engines start on these prompts at the same moment: they then batch them alike in every run."""
         engines = self._pools.generation.actors
         await asyncio.gather(*(engine.hold.remote() for engine in engines))
-        await self._send(prompts)
+        travels = await self._send(prompts)
         shares = [len(prompts[index :: len(engines)]) for index in range(len(engines))]
         responses = self._recipe.generation.group_size
         await asyncio.gather(*(engine.release.remote(share * responses) for engine, share in zip(engines, shares, strict=True)))
+        return travels
 
-    async def _travel(self, prompt: Prompt) -> None:
-        """Take one prompt through the pools and into the queue."""
+    async def _travel(self, prompt: Prompt) -> bool:
+        """Take one prompt through the pools and into the queue. False if it was dropped: another one takes its place."""
         stages, seconds = [State.GENERATED, State.VERIFIED], {}
         async with self._pools.generation.least_loaded() as engine:
             generated, group = engine.generate.options(num_returns=2).remote(prompt)
@@ -133,10 +147,25 @@ class Conductor:
         if self._pools.reference.actors:
             async with self._pools.reference.least_loaded() as scorer:
                 scored, group = scorer.score.options(num_returns=2).remote(group)
-                seconds["scored"] = await scored
+                scoring: Scored = await scored
+            meta, seconds["scored"] = replace(meta, kl=scoring.kl), scoring.seconds
             stages.append(State.SCORED)
-        self._refs[prompt.ordinal] = group
-        await self._queue.put.remote(meta, [group], stages, seconds)
+        self._refs[prompt.ordinal] = group  # before the queue has it: its step may be published before `put` returns
+        kept: bool = await self._queue.put.remote(meta, [group], stages, seconds)
+        if not kept:
+            del self._refs[prompt.ordinal]
+        await self._give_up_after(meta, kept)
+        return kept
+
+    async def _give_up_after(self, meta: GroupMeta, kept: bool) -> None:
+        """End the run, in good order, once so many groups were dropped in a row that there is nothing to learn."""
+        if kept:
+            self._alike.clear()
+            return
+        self._alike.append(meta)
+        if len(self._alike) >= self._recipe.replay.max_filtered and not self._failure:
+            self._failure = _nothing_to_learn(self._step, self._alike)
+            await self._queue.stop.remote(str(self._failure))
 
     # --- publications ---------------------------------------------------------------------------------------------------------
 
@@ -207,16 +236,23 @@ class Conductor:
 
     def _keep(self, published: Published) -> None:
         """Write what was trained on, and let go of it."""
-        metas = published.frozen.metas
         for done in [task for task in self._recording if task.done()]:
             self._recording.discard(done)
             done.result()  # a rollout that could not be written ends the run
-        refs = [self._refs.pop(meta.ordinal) for meta in metas]
+        refs = [self._refs.pop(ordinal) for ordinal in published.frozen.ordinals]
         if not _recorded(published.step, self._recipe.run.record_share):
             return
-        values = [self._advantages(meta).tolist() for meta in metas]
-        task = asyncio.create_task(_finish(self._record.remote(self._run.path / "rollouts", published.step, values, *refs)))
+        task = asyncio.create_task(_finish(self._record.remote(self._run.path / "rollouts", published.frozen, *refs)))
         self._recording.add(task)
+
+
+def _nothing_to_learn(step: int, alike: Sequence[GroupMeta]) -> GmpoError:
+    outcomes = [outcome for meta in alike for outcome in meta.outcomes]
+    graded = [score for meta in alike for score, outcome in zip(meta.scores, meta.outcomes, strict=True) if outcome in GRADED]
+    return GmpoError(
+        f"nothing to learn after step {step}: {len(alike)} groups in a row (replay.max_filtered) whose graded responses all earned the "
+        f"same reward (mean {sum(graded) / max(1, len(graded)):.2f}; {len(outcomes) - len(graded)} of {len(outcomes)} responses not graded)"
+    )
 
 
 async def _finish(call: Any) -> None:

@@ -65,7 +65,7 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
     trainer = TorchTrainer(
         learn,
         train_loop_config={"spec": spec},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),  # offloaded gradients meet on the CPU
         scaling_config=ScalingConfig(num_workers=learner.ranks, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=CHECKPOINTS,

@@ -15,7 +15,7 @@ from actors.errors import EngineError
 from actors.generation.engine import Engine
 from actors.generation.spec import EngineSpec
 from actors.generation.vllm_terms import engine_environment
-from actors.learner.advantages import GroupAdvantages
+from actors.learner import advantages
 from actors.reference.scorer import ReferenceScorer
 from actors.replay.queue import QueueSpec, ReplayQueue
 from actors.reward.pool import Verifier
@@ -114,7 +114,9 @@ def _reference_actors(recipe: Recipe, model: str, *, gpu: bool) -> list[Any]:
         return []
     options = {"num_cpus": config.cpus, "num_gpus": config.gpus if gpu else 0, "max_concurrency": MAX_CONCURRENCY}
     scorer = ray.remote(ReferenceScorer).options(**options)
-    return [scorer.remote(model, recipe.policy.dtype, recipe.generation.temperature, config) for _ in range(config.actors)]
+    kl = recipe.learner.kl
+    estimator = kl.estimator if kl.place == "reward" and kl.coefficient > 0 else None
+    return [scorer.remote(model, recipe.policy.dtype, recipe.generation.temperature, config, estimator) for _ in range(config.actors)]
 
 
 def replay_queue(recipe: Recipe, run: RunDirectory, snapshot: Sequence[Sequence[Any]], step: int) -> Any:
@@ -127,7 +129,8 @@ def replay_queue(recipe: Recipe, run: RunDirectory, snapshot: Sequence[Sequence[
         steps=recipe.run.steps,
         seed=recipe.run.seed,
         skip_zero_advantage=recipe.learner.skip_zero_advantage,
-        advantages=GroupAdvantages(recipe.learner.advantage),
+        dynamic_sampling=recipe.replay.dynamic_sampling,
+        advantages=advantages.build(recipe.learner.advantage, recipe.learner.kl),
         history=run.path / "ledger.jsonl",
     )
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

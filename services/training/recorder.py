@@ -7,23 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.types import RolloutGroup
+from actors.replay.freeze import FrozenStep
+from actors.types import GroupMeta, RolloutGroup
 
 
-def record(directory: Path, step: int, advantages: Sequence[Sequence[float]], *groups: RolloutGroup) -> None:
-    """Write `<directory>/step-N.parquet`, one row per response. advantages: [groups][G]."""
+def record(directory: Path, frozen: FrozenStep, *groups: RolloutGroup) -> None:
+    """Write `<directory>/step-N.parquet`, one row per response of the step's groups."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [row for group, values in zip(groups, advantages, strict=True) for row in _rows(step, group, values)]
+    trained = zip(groups, frozen.metas, frozen.advantages, strict=True)
+    rows = [row for group, meta, advantages in trained for row in _rows(frozen.step, group, meta, advantages)]
     directory.mkdir(parents=True, exist_ok=True)
-    place = directory / f"step-{step:06d}.parquet"
+    place = directory / f"step-{frozen.step:06d}.parquet"
     partial = place.with_suffix(".partial")
     pq.write_table(pa.Table.from_pylist(rows), partial, compression="zstd")
     os.replace(partial, place)
 
 
-def _rows(step: int, group: RolloutGroup, advantages: Sequence[float]) -> list[dict[str, Any]]:
+def _rows(step: int, group: RolloutGroup, meta: GroupMeta, advantages: Sequence[float]) -> list[dict[str, Any]]:
     prompt = group.prompt
     verdicts = group.verdicts or ()
     references = group.ref_logprobs or (None,) * len(group.rollouts)
@@ -43,6 +45,7 @@ def _rows(step: int, group: RolloutGroup, advantages: Sequence[float]) -> list[d
                 "score": verdict.score,
                 "outcome": verdict.outcome.value,
                 "extracted": verdict.extracted,
+                "kl": meta.kl[sample] if meta.kl else None,
                 "advantage": advantages[sample],
                 "version_oldest": min(versions, default=None),
                 "version_newest": max(versions, default=None),

@@ -6,20 +6,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from actors.learner import backends, checkpoint
-from actors.learner.config import AdamWConfig, Fsdp2Config, LearnerConfig
+from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
 from tests.tiny_model import build_model
 
 pytestmark = pytest.mark.usefixtures("single_rank")
 
-LEDGER = [[0, "trained", 1, None], [1, "ready", None, None]]
+LEDGER: list[list[object]] = [[0, "trained", 1, None], [1, "ready", None, None]]
 
 
 def learner(seed: int) -> Learner:
-    backend = backends.build(build_model(seed), Fsdp2Config(), AdamWConfig(lr=0.1), dtype="float32", device=torch.device("cpu"))
+    backend = backends.build(build_model(seed), LearnerConfig(), dtype="float32", device=torch.device("cpu"))
     return Learner(backend, LearnerSpec(LearnerConfig(), 1.0, 10))
+
+
+def write(root: Path | str, of: Learner, step: int, ledger: list[list[object]] = LEDGER) -> None:
+    group = dist.group.WORLD
+    assert group is not None
+    checkpoint.write(str(root), checkpoint.take(of, step=step, rank=0, ledger=ledger), group)
 
 
 def weights(of: Learner) -> dict[str, torch.Tensor]:
@@ -32,12 +39,12 @@ def draw() -> tuple[float, float, float]:
 
 def test_a_learner_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
     before = learner(seed=0)
-    before.updates_done = 7
-    checkpoint.write(tmp_path, before, step=3, rank=0, ledger=LEDGER)
+    before.progress.updates_done, before.progress.skipped = 7, 2
+    write(tmp_path, before, step=3)
     drawn, held = draw(), weights(before)
     after = learner(seed=1)
-    checkpoint.read(tmp_path, after, rank=0)
-    assert after.updates_done == 7
+    checkpoint.read(str(tmp_path), 3, after, rank=0)
+    assert after.progress == before.progress
     assert draw() == drawn
     for name, tensor in weights(after).items():
         torch.testing.assert_close(tensor, held[name], rtol=0, atol=0)
@@ -47,12 +54,24 @@ def test_a_learner_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
 def test_the_newest_committed_checkpoint_counts_and_its_ledger_needs_no_learner(tmp_path: Path, scheme: str) -> None:
     root = f"{scheme}{tmp_path}"
     for step in (9, 10, 11):
-        (tmp_path / f"step-{step}").mkdir()
-        checkpoint.write(tmp_path / f"step-{step}", learner(seed=0), step=step, rank=0, ledger=[[0, "trained", step, None]])
+        write(root, learner(seed=0), step=step, ledger=[[0, "trained", step, None]])
     assert checkpoint.newest_ledger(root) == (0, [])
     checkpoint.commit(root, 9)
     checkpoint.commit(root, 10)  # 11 was interrupted
     assert checkpoint.newest_ledger(root) == (10, [[0, "trained", 10, None]])
+
+
+def test_training_on_does_not_reach_into_a_snapshot_that_is_yet_to_be_written(tmp_path: Path) -> None:
+    before, after = learner(seed=0), learner(seed=1)
+    held = weights(before)
+    snapshot = checkpoint.take(before, step=1, rank=0, ledger=LEDGER)
+    with torch.no_grad():
+        for parameter in before.backend._scorer.parameters():  # type: ignore[attr-defined]
+            parameter.add_(1.0)
+    assert dist.group.WORLD is not None
+    checkpoint.write(str(tmp_path), snapshot, dist.group.WORLD)
+    checkpoint.read(str(tmp_path), 1, after, rank=0)
+    assert all(torch.equal(tensor, held[name]) for name, tensor in weights(after).items())
 
 
 def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
@@ -61,8 +80,8 @@ def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
 
 def test_a_rank_that_did_not_exist_can_read_it(tmp_path: Path) -> None:
     before, after = learner(seed=0), learner(seed=1)
-    checkpoint.write(tmp_path, before, step=3, rank=0, ledger=LEDGER)
-    checkpoint.read(tmp_path, after, rank=1)
+    write(tmp_path, before, step=3)
+    checkpoint.read(str(tmp_path), 3, after, rank=1)
     held = weights(before)
     assert all(torch.equal(tensor, held[name]) for name, tensor in weights(after).items())
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
+from actors.errors import TrainingDiverged
 from actors.learner import backends, checkpoint
-from actors.learner.config import AdamWConfig, Fsdp2Config, LearnerConfig
+from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
+from actors.modeling.packing import pack
+from actors.modeling.scoring import Scorer
 from actors.types import BatchTotals, Row, StepResult, TrainBatch
 from tests.tiny_model import build_model
 
@@ -24,7 +29,7 @@ ADVANTAGES = [1.0, -1.0, 0.5, 2.0, -0.5, 0.0]
 
 def make(**config: Any) -> Learner:
     settings = LearnerConfig.model_validate({"optimizer": {"lr": 1e-3}, "updates_per_step": 2, **config})
-    backend = backends.build(build_model(0), Fsdp2Config(), AdamWConfig(lr=1e-3), dtype="float32", device=torch.device("cpu"))
+    backend = backends.build(build_model(0), settings, dtype="float32", device=torch.device("cpu"))
     return Learner(backend, LearnerSpec(settings, 1.0, 100))
 
 
@@ -114,7 +119,7 @@ def test_without_a_reference_there_is_no_divergence_from_it() -> None:
 
 
 def test_the_kl_term_pulls_towards_the_reference() -> None:
-    plain, pulled = make(), make(kl_coefficient=0.1, skip_zero_advantage=False)
+    plain, pulled = make(), make(kl={"coefficient": 0.1}, skip_zero_advantage=False)
     assert pulled.train(batch()).metrics["learner/loss"] > plain.train(batch()).metrics["learner/loss"]
     assert distance(weights(plain), weights(pulled)) > 0
 
@@ -123,16 +128,17 @@ def test_every_update_takes_the_next_learning_rate() -> None:
     learner = make(optimizer={"lr": 1e-3, "warmup_updates": 4})
     assert learner.train(batch()).metrics["learner/lr"] == pytest.approx(0.5e-3)
     assert learner.train(batch(2)).metrics["learner/lr"] == pytest.approx(1e-3)
-    assert learner.updates_done == 4
+    assert learner.progress.updates_done == 4
 
 
 def test_a_restored_learner_goes_on_bit_for_bit(tmp_path: Path) -> None:
     first = make()
     first.train(batch())
-    checkpoint.write(tmp_path, first, step=1, rank=0, ledger=[])
+    assert dist.group.WORLD is not None
+    checkpoint.write(str(tmp_path), checkpoint.take(first, step=1, rank=0, ledger=[]), dist.group.WORLD)
     unbroken = first.train(batch(2))
     second = make()
-    checkpoint.read(tmp_path, second, rank=0)
+    checkpoint.read(str(tmp_path), 1, second, rank=0)
     resumed = second.train(batch(2))
     assert distance(weights(first), weights(second)) == 0
     assert unbroken.metrics["learner/loss"] == resumed.metrics["learner/loss"]
@@ -142,3 +148,86 @@ def test_a_restored_learner_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def test_a_tied_output_layer_travels_under_its_own_name_too() -> None:
     held = weights(make())
     torch.testing.assert_close(held["lm_head.weight"], held["model.embed_tokens.weight"], rtol=0, atol=0)
+
+
+def poisoned(step: int = 1) -> TrainBatch:
+    """The first update's advantages are no numbers, the second's are sound."""
+    sound = batch(step)
+    return TrainBatch(step, tuple(replace(entry, advantage=math.nan) if entry.update == 0 else entry for entry in sound.rows), sound.totals)
+
+
+def test_an_update_that_is_not_finite_leaves_no_trace() -> None:
+    healthy, hit = make(), make()
+    sound = batch()
+    second = TrainBatch(1, tuple(replace(entry, update=0) for entry in sound.rows if entry.update == 1), sound.totals[1:])
+    healthy.train(second)
+    result = hit.train(poisoned())
+    assert result.metrics["learner/skipped_updates"] == 1 and result.metrics["learner/updates"] == 1
+    assert all(math.isfinite(value) for value in result.metrics.values())
+    assert distance(weights(healthy), weights(hit)) == 0
+
+
+def test_too_many_skipped_updates_in_a_row_end_the_run() -> None:
+    learner = make(max_skipped_updates=2)
+    nothing_sound = TrainBatch(1, tuple(replace(entry, advantage=math.nan) for entry in batch().rows), batch().totals)
+    before = weights(learner)
+    learner.train(poisoned())  # the sound update in between starts the count anew
+    moved = weights(learner)
+    with pytest.raises(TrainingDiverged, match="2 updates in a row"):
+        learner.train(nothing_sound)
+    assert distance(weights(learner), before) > 0 and distance(weights(learner), moved) == 0
+
+
+def test_adapters_alone_are_trained_and_travel_merged() -> None:
+    learner = make(lora={"rank": 4, "alpha": 8})
+    plain = weights(make())
+    before = weights(learner)
+    assert before.keys() == plain.keys()
+    assert distance(before, plain) == 0  # a fresh adapter changes nothing
+    learner.train(batch())
+    learner.train(batch(2))
+    after = weights(learner)
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert "model.layers.0.self_attn.q_proj.weight" in moved and "model.layers.3.mlp.down_proj.weight" in moved
+    assert not any("norm" in name or "embed" in name or "lm_head" in name for name in moved)
+
+
+def test_merged_adapters_score_as_the_adapted_policy_does() -> None:
+    learner = make(lora={"rank": 4, "alpha": 8}, optimizer={"lr": 1e-2})
+    learner.train(batch())
+    learner.train(batch(2))
+    plain = build_model(1)
+    plain.load_state_dict(weights(learner))
+    batches = pack([entry.token_ids for entry in batch().rows], [4] * len(LENGTHS), torch.device("cpu"))
+    with torch.no_grad():
+        adapted = learner.backend.score(batches, 1.0).logprobs
+        torch.testing.assert_close(adapted, Scorer(plain)(batches, 1.0).logprobs, rtol=0, atol=1e-5)
+
+
+def test_recomputing_activations_changes_no_gradient() -> None:
+    kept, recomputed = make(), make(activation_checkpointing=True)
+    same_figures(kept.train(batch()), recomputed.train(batch()))
+    assert distance(weights(kept), weights(recomputed)) == 0
+
+
+def test_an_entropy_bonus_raises_the_entropy() -> None:
+    plain, bonus = make(), make(entropy_coefficient=10.0, skip_zero_advantage=False)
+    for step in range(1, 6):
+        entropies = [learner.train(batch(step)).metrics["learner/entropy"] for learner in (plain, bonus)]
+    assert entropies[1] > entropies[0]
+
+
+def test_a_correction_reports_what_it_weighs_and_leaves_out() -> None:
+    corrected = make(correction={"type": "icepop", "low": 0.9, "high": 1.1}).train(batch()).metrics
+    assert 0 < corrected["learner/correction_rejected"] < 1
+    assert "learner/correction_mean" not in make().train(batch()).metrics
+
+
+def test_ratios_to_the_sampling_policy_shrink_the_effective_sample() -> None:
+    assert 0 < make().train(batch()).metrics["learner/effective_samples"] < 1
+
+
+def test_percentiles_lie_between_the_extremes() -> None:
+    found = make(denominator="behaviour").train(batch()).metrics
+    order = [found[f"learner/log_ratio_{name}"] for name in ("min", "p01", "p99", "max")]
+    assert order == sorted(order)

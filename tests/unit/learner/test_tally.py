@@ -14,12 +14,20 @@ def reduced(*pieces: dict[str, float]) -> dict[str, float]:
     tally = Tally()
     for piece in pieces:
         tally.add({name: torch.tensor(value) for name, value in piece.items()})
-    return tally.reduce()
+    return {name: float(value) for name, value in tally.reduce().items()}
 
 
 def test_figures_add_up_except_extremes() -> None:
     found = reduced({"loss": 1.0, "x_min": -1.0, "x_max": 2.0}, {"loss": 0.5, "x_min": 3.0, "x_max": -4.0})
     assert found == {"loss": 1.5, "x_min": -1.0, "x_max": 2.0}
+
+
+def test_vectors_add_up_place_by_place() -> None:
+    tally = Tally()
+    for _ in range(2):
+        tally.add({"counts": torch.tensor([1.0, 2.0]), "loss": torch.tensor(3.0)})
+    found = tally.reduce()
+    assert found["counts"].tolist() == [2.0, 4.0] and found["loss"] == 6.0
 
 
 def test_an_extreme_of_nothing_is_zero() -> None:

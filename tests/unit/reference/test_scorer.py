@@ -42,8 +42,8 @@ def group(lengths: list[int]) -> RolloutGroup:
 async def test_every_response_is_scored_however_small_a_pass_may_be(directory: Path, batch_tokens: int) -> None:
     scorer = ReferenceScorer(str(directory), "float32", 0.8, ReferenceConfig(batch_tokens=batch_tokens))
     asked = group(LENGTHS)
-    seconds, answered = await scorer.score(asked)
-    assert seconds > 0 and answered.prompt is asked.prompt and answered.ref_logprobs is not None
+    scored, answered = await scorer.score(asked)
+    assert scored.seconds > 0 and scored.kl == () and answered.prompt is asked.prompt and answered.ref_logprobs is not None
     assert [len(row) for row in answered.ref_logprobs] == LENGTHS
     model = Scorer(build_model(0))
     for rollout, found in zip(asked.rollouts, answered.ref_logprobs, strict=True):
@@ -57,3 +57,12 @@ async def test_every_response_is_scored_however_small_a_pass_may_be(directory: P
 async def test_a_group_of_empty_responses_is_no_trouble(directory: Path) -> None:
     _, answered = await ReferenceScorer(str(directory), "float32", 1.0, ReferenceConfig()).score(group([0, 0]))
     assert answered.ref_logprobs is not None and [row.shape for row in answered.ref_logprobs] == [(0,), (0,)]
+
+
+async def test_where_the_reward_pays_for_it_the_driver_learns_how_far_each_response_moved(directory: Path) -> None:
+    asked = group(LENGTHS)
+    scored, answered = await ReferenceScorer(str(directory), "float32", 1.0, ReferenceConfig(), "k1").score(asked)
+    assert answered.ref_logprobs is not None
+    moved = [float((rollout.logprobs - row).sum()) for rollout, row in zip(asked.rollouts, answered.ref_logprobs, strict=True)]
+    np.testing.assert_allclose(scored.kl, moved, rtol=1e-5)
+    assert scored.kl[1] == 0

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.learner.advantages import GroupAdvantages
-from actors.learner.config import AdvantageConfig
+from actors.learner.advantages import build
+from actors.learner.config import KlConfig, ReinforceAdvantage, ZScoreAdvantage
 from actors.replay.freeze import FrozenStep, freeze, share
 from actors.types import GRADED, GroupMeta, Outcome
 
-ADVANTAGES = GroupAdvantages(AdvantageConfig())
+ADVANTAGES = build(ZScoreAdvantage(), KlConfig())
 LIKELY = [Outcome.RIGHT, Outcome.WRONG, Outcome.WRONG, Outcome.UNPARSEABLE, Outcome.TIMEOUT, Outcome.CRASH, Outcome.OOM]
 
 
@@ -24,7 +25,8 @@ def steps(draw: st.DrawFn) -> list[GroupMeta]:
         outcomes = draw(st.lists(st.sampled_from(LIKELY), min_size=size, max_size=size))
         lengths = draw(st.lists(st.integers(0, 40), min_size=size, max_size=size))
         scores = tuple(float(outcome is Outcome.RIGHT) for outcome in outcomes)
-        metas.append(GroupMeta(3 * index + 1, (4, 5), tuple(lengths), scores, tuple(outcomes)))
+        prompt = draw(st.integers(1, 60))
+        metas.append(GroupMeta(3 * index + 1, (4, 5), tuple(lengths), scores, tuple(outcomes), prompt_length=prompt))
     return metas
 
 
@@ -46,10 +48,12 @@ def graded(metas: list[GroupMeta]) -> dict[tuple[int, int], int]:
 def test_every_graded_row_is_in_one_update_and_on_one_rank(metas: list[GroupMeta], updates: int, ranks: int, skip: bool) -> None:
     frozen = frozen_of(metas, updates=updates, skip=skip)
     held = Counter((row.group, row.sample) for rank in range(ranks) for row in share(frozen, rank, ranks))
-    wanted = {place for place in graded(metas) if not skip or ADVANTAGES(metas[place[0]]).any()}
+    values = ADVANTAGES(metas)
+    wanted = {place for place in graded(metas) if not skip or values[place[0]].any()}
     assert held == Counter(wanted)
+    assert frozen.advantages == tuple(tuple(row) for row in values)
     for row in frozen.rows:
-        assert row.advantage == ADVANTAGES(metas[row.group])[row.sample]
+        assert row.advantage == frozen.advantages[row.group][row.sample]
 
 
 @given(metas=steps(), updates=st.integers(1, 5), skip=st.booleans())
@@ -76,8 +80,13 @@ def test_tokens_are_balanced_over_the_ranks_in_every_update(metas: list[GroupMet
     frozen = frozen_of(metas)
     shares = [share(frozen, rank, ranks) for rank in range(ranks)]
     for update in range(2):
-        loads = [sum(metas[row.group].lengths[row.sample] for row in mine if row.update == update) for mine in shares]
-        assert max(loads) - min(loads) <= max((length for meta in metas for length in meta.lengths), default=0)
+        loads = [sum(tokens(metas[row.group], row.sample) for row in mine if row.update == update) for mine in shares]
+        assert max(loads) - min(loads) <= max(tokens(meta, sample) for meta in metas for sample in range(len(meta.lengths)))
+
+
+def tokens(meta: GroupMeta, sample: int) -> int:
+    """What a response costs the rank that learns from it."""
+    return meta.prompt_length + meta.lengths[sample]
 
 
 @given(metas=steps(), seed=st.integers(0, 3))
@@ -90,6 +99,14 @@ def test_seed_and_step_shuffle_the_rows_over_the_updates() -> None:
     metas = [GroupMeta(index, (0, 0), (3, 4), (1.0, 0.0), (Outcome.RIGHT, Outcome.WRONG)) for index in range(16)]
     orders = {tuple(row.update for row in sorted(frozen_of(metas, seed=seed, step=step).rows)) for seed in (0, 1) for step in (1, 2)}
     assert len(orders) == 4
+
+
+def test_advantages_may_be_of_the_whole_step() -> None:
+    metas = [GroupMeta(index, (0, 0), (1, 1), (score, score), (Outcome.RIGHT,) * 2) for index, score in enumerate((1.0, 0.0))]
+    whole = build(ReinforceAdvantage(baseline=False), KlConfig())
+    frozen = freeze(1, metas, advantages=whole, updates=1, seed=0, skip_zero_advantage=True)
+    assert [round(row.advantage, 6) for row in frozen.rows] == [1, 1, -1, -1]
+    assert frozen.metrics["reward/zero_advantage_groups"] == 0
 
 
 def test_a_step_without_a_single_graded_response_has_empty_updates() -> None:
@@ -113,6 +130,7 @@ def test_the_figures_of_a_step() -> None:
         "reward/parse_failures": 1,
         "reward/masked": 1,
         "reward/zero_advantage_groups": 1,
+        "reward/filtered_groups": 0,
         "reward/part/accuracy": 0.25,
         "reward/part/format": 1.0,
         "generation/tokens": 60,
@@ -122,3 +140,15 @@ def test_the_figures_of_a_step() -> None:
         "staleness/mean": 1,
         "staleness/max": 2,
     }
+
+
+def test_what_moving_away_cost_is_a_figure_where_it_cost_anything() -> None:
+    meta = GroupMeta(0, (3, 5), (10, 5), (1.0, 0.0), (Outcome.RIGHT, Outcome.TIMEOUT))
+    assert "reward/kl" not in frozen_of([meta]).metrics
+    assert frozen_of([replace(meta, kl=(0.5, 1.0)), replace(meta, kl=(2.0, 0.5))]).metrics["reward/kl"] == 1
+
+
+def test_groups_that_were_filtered_on_the_way_are_a_figure() -> None:
+    meta = GroupMeta(0, (0, 0), (1, 1), (1.0, 0.0), (Outcome.RIGHT, Outcome.WRONG))
+    frozen = freeze(1, [meta], advantages=ADVANTAGES, updates=1, seed=0, skip_zero_advantage=True, filtered=3)
+    assert frozen.metrics["reward/filtered_groups"] == 3

@@ -81,18 +81,20 @@ def test_scoring_is_left_out_where_there_is_no_reference() -> None:
 
 
 def test_a_restart_undoes_what_the_checkpoint_does_not_cover() -> None:
-    ledger = Ledger({0: Life(T, 1), 1: Life(T, 3), 2: Life(C, 4), 3: Life(R), 4: Life(D, None, "too stale"), 5: Life(A), 6: Life(T, 2)})
+    lives = {0: Life(T, 1), 1: Life(T, 3), 2: Life(C, 4), 3: Life(R), 4: Life(D, 2, "too stale"), 5: Life(A), 6: Life(T, 2)}
+    ledger = Ledger(lives | {7: Life(D, 3, "filtered")})
     back = ledger.rolled_back(2)
-    assert {ordinal: back[ordinal] for ordinal in range(7)} == {
+    assert {ordinal: back[ordinal] for ordinal in range(8)} == {
         0: Life(T, 1),
         1: Life(A),
         2: Life(A),
         3: Life(A),
-        4: Life(D, None, "too stale"),
+        4: Life(D, 2, "too stale"),
         5: Life(A),
         6: Life(T, 2),
+        7: Life(A),
     }
-    assert back.unfinished() == [1, 2, 3, 5] and back.next_ordinal() == 7
+    assert back.unfinished() == [1, 2, 3, 5, 7] and back.next_ordinal() == 8
     assert ledger[1] == Life(T, 3)
 
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import pytest
 
 from actors.errors import LedgerError, QueueClosed, StaleAttempt
-from actors.learner.advantages import GroupAdvantages
-from actors.learner.config import AdvantageConfig
+from actors.learner.advantages import build
+from actors.learner.config import KlConfig, ZScoreAdvantage
 from actors.replay.ledger import State
 from actors.replay.queue import QueueSpec, ReplayQueue
 from actors.types import Assignment, GroupMeta, Outcome, Resync, StepResult, Stop, Work
@@ -42,7 +42,8 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., ReplayQueue]]:
             steps=9,
             seed=0,
             skip_zero_advantage=False,
-            advantages=GroupAdvantages(AdvantageConfig()),
+            dynamic_sampling=False,
+            advantages=build(ZScoreAdvantage(), KlConfig()),
             history=tmp_path / "run" / "ledger.jsonl",
         )
         made.append(ReplayQueue(replace(spec, **changes), *start))
@@ -69,8 +70,9 @@ async def fill(queue: ReplayQueue, *ordinals: int, version: int = 0) -> None:
         await put(queue, ordinal, version)
 
 
-async def put(queue: ReplayQueue, ordinal: int, version: int = 0) -> None:
-    await queue.put(meta(ordinal, version), [f"ref {ordinal}"], STAGES, {"generated": 0.1})
+async def put(queue: ReplayQueue, ordinal: int, version: int = 0, **changes: Any) -> bool:
+    """A group arrives; keywords change its meta."""
+    return await queue.put(replace(meta(ordinal, version), **changes), [f"ref {ordinal}"], STAGES, {"generated": 0.1})
 
 
 async def train(queue: ReplayQueue, step: int, attempt: int, turn: int) -> Work:
@@ -395,6 +397,99 @@ async def test_the_history_tells_every_life_in_order(queue: ReplayQueue, history
         ("committed", 1),
         ("closed", None),
     ]
+
+
+# --- dynamic sampling ----------------------------------------------------------------------------------------------------------
+
+ALIKE: dict[str, Any] = {"scores": (1.0, 1.0), "outcomes": (Outcome.RIGHT, Outcome.RIGHT)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ALIKE,
+        {"scores": (0.0, 0.0), "outcomes": (Outcome.WRONG, Outcome.UNPARSEABLE)},
+        {"scores": (1.0, 0.0), "outcomes": (Outcome.RIGHT, Outcome.TIMEOUT)},
+        {"scores": (1.0, 0.0), "outcomes": (Outcome.CRASH, Outcome.OOM)},
+        {**ALIKE, "kl": (0.1, 0.7)},
+    ],
+)
+async def test_a_group_with_nothing_to_compare_is_filtered_on_arrival(
+    make: Callable[..., ReplayQueue], history: Path, changes: dict[str, Any]
+) -> None:
+    queue = make(dynamic_sampling=True)
+    await queue.admit([0, 1])
+    assert await put(queue, 1)
+    assert not await put(queue, 0, **changes)
+    assert queue.metrics()["queue/depth"] == 1 and queue.metrics()["generation/running"] == 0
+    assert queue.account()["dropped"] == queue.metrics()["ledger/dropped"] == 1
+    last = json.loads(history.read_text().splitlines()[-1])
+    assert (last["event"], last["ordinals"], last["reason"]) == ("dropped", [0], "filtered")
+
+
+async def test_without_dynamic_sampling_every_group_is_kept(queue: ReplayQueue) -> None:
+    await queue.admit([0])
+    assert await put(queue, 0, **ALIKE)
+    assert queue.account()["ready"] == 1
+
+
+async def test_a_step_is_filled_with_what_was_kept_and_says_what_was_not(make: Callable[..., ReplayQueue]) -> None:
+    queue = make(dynamic_sampling=True)
+    attempt, _ = await queue.begin()
+    await queue.admit([0, 1, 2, 3])
+    claim = await waiting(queue.claim(0, 1, 0, 1, attempt))
+    assert [await put(queue, 0, **ALIKE), await put(queue, 1), await put(queue, 2, **ALIKE)] == [False, True, False]
+    assert not claim.done()
+    await put(queue, 3)
+    work = await claim
+    assert isinstance(work, Work) and work.ordinals == (1, 3)
+    assert work.metrics["reward/filtered_groups"] == 2
+    await queue.ack(StepResult(1, {}), attempt)
+    await fill(queue, 4, 5, version=1)
+    later = await queue.claim(1, 2, 0, 1, attempt)
+    assert isinstance(later, Work) and later.metrics["reward/filtered_groups"] == 0
+
+
+async def test_a_dropped_old_group_holds_the_young_up_no_longer(make: Callable[..., ReplayQueue]) -> None:
+    queue = make(dynamic_sampling=True, max_staleness=0)
+    attempt, _ = await queue.begin()
+    await queue.admit([0, 1])
+    await put(queue, 0)
+    await queue.confirm(0, 1, attempt)  # from here on admitted prompts are younger
+    await queue.admit([2])
+    claim = await waiting(queue.claim(0, 2, 0, 1, attempt))
+    await put(queue, 2, version=1)
+    await asyncio.sleep(0)
+    assert not claim.done()
+    await put(queue, 1, **ALIKE)
+    work = await claim
+    assert isinstance(work, Work) and work.ordinals == (0, 2)
+
+
+async def test_a_filtered_group_needs_no_room(make: Callable[..., ReplayQueue]) -> None:
+    queue = make(dynamic_sampling=True, capacity=1)
+    await queue.admit([0, 1])
+    await put(queue, 0)
+    assert not await put(queue, 1, **ALIKE)
+
+
+async def test_a_restart_asks_again_for_what_was_filtered_after_its_checkpoint(make: Callable[..., ReplayQueue], tmp_path: Path) -> None:
+    """The run then goes on as if it had not been broken: the same prompts under the same version, so the same ones filtered."""
+    queue = make(dynamic_sampling=True)
+    attempt, _ = await queue.begin()
+    await queue.admit([0, 1, 2])
+    await put(queue, 0, **ALIKE)
+    await put(queue, 1)
+    await put(queue, 2)
+    await train(queue, 1, attempt, turn=0)
+    await queue.admit([3, 4])
+    await put(queue, 3, 1, **ALIKE)
+    await queue.admit([5])
+    snapshot = json.loads(json.dumps(await queue.snapshot(attempt)))
+
+    resumed = make(snapshot, 1, history=tmp_path / "later.jsonl", dynamic_sampling=True)
+    assert resumed.resume_point() == ([3, 4, 5], 6)
+    assert (resumed.account()["dropped"], resumed.account()["trained"]) == (1, 2)
 
 
 # --- the end -------------------------------------------------------------------------------------------------------------------

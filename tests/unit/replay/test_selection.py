@@ -52,14 +52,14 @@ def test_groups_past_the_bound_do_not_stop_the_run(max_staleness: int) -> None:
 def test_under_the_admission_rule_no_run_stands_still_or_passes_the_bound(
     size: int, max_staleness: int, chance: Random, slow: set[int]
 ) -> None:
-    """Prompts finish in any order, some only when nothing else can move; places come free when a step is published."""
+    """Prompts finish in any order, some only when nothing else can move; some are dropped, and others take their places."""
     running: dict[int, int] = {}
     ready: dict[int, int] = {}
-    version, admitted, steps = 0, 0, 10
-    while version < steps:
-        while admitted < steps * size and len(running) + len(ready) < (max_staleness + 1) * size:
+    version, admitted, places = 0, 0, 10 * size
+    while version < 10:
+        while places and len(running) + len(ready) < (max_staleness + 1) * size:
             running[admitted] = version
-            admitted += 1
+            admitted, places = admitted + 1, places - 1
         chosen = choose(version + 1, ready, running, size=size, max_staleness=max_staleness)
         if chosen is not None and chance.random() < 0.7:
             assert max(version - ready[ordinal] for ordinal in chosen) <= max_staleness
@@ -74,5 +74,8 @@ def test_under_the_admission_rule_no_run_stands_still_or_passes_the_bound(
         quick = [ordinal for ordinal in running if ordinal not in slow]
         done = chance.choice(quick or list(running))
         begun = running.pop(done)
+        if chance.random() > 0.8:
+            places += 1
+            continue
         ready[done] = chance.choice([begun, version])
     assert not ready and not running

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from actors.types import Outcome, Prompt, Rollout, RolloutGroup, Span, Verdict
+from actors.replay.freeze import FrozenStep
+from actors.types import GroupMeta, Outcome, Prompt, Rollout, RolloutGroup, Span, Verdict
 from services.training.recorder import record
 
 
@@ -27,8 +28,14 @@ def group(ordinal: int, lengths: list[int], *, reference: bool) -> RolloutGroup:
     return RolloutGroup(prompt, rollouts, verdicts, references)
 
 
+def frozen(step: int, *advantages: tuple[float, ...], kl: tuple[float, ...] = ()) -> FrozenStep:
+    metas = tuple(GroupMeta(index, (3, 4), (0,) * len(values), kl=kl) for index, values in enumerate(advantages))
+    return FrozenStep(step, metas, advantages, (), (), {})
+
+
 def test_one_row_per_response_tells_what_was_trained_on(tmp_path: Path) -> None:
-    record(tmp_path / "rollouts", 12, [[1.0, -1.0], [0.5, -0.5]], group(5, [3, 0], reference=True), group(9, [1, 2], reference=True))
+    step = frozen(12, (1.0, -1.0), (0.5, -0.5), kl=(3.0, 0.0))
+    record(tmp_path / "rollouts", step, group(5, [3, 0], reference=True), group(9, [1, 2], reference=True))
     assert [path.name for path in (tmp_path / "rollouts").iterdir()] == ["step-000012.parquet"]
     rows = pq.read_table(tmp_path / "rollouts" / "step-000012.parquet").to_pylist()
     assert [(row["ordinal"], row["sample"], row["advantage"]) for row in rows] == [(5, 0, 1.0), (5, 1, -1.0), (9, 0, 0.5), (9, 1, -0.5)]
@@ -37,8 +44,10 @@ def test_one_row_per_response_tells_what_was_trained_on(tmp_path: Path) -> None:
     assert (first["version_oldest"], first["version_newest"], first["spans"]) == (3, 4, [[3, 0, 1], [4, 1, 3]])
     assert (first["outcome"], first["score"], first["extracted"], first["prompt_token_ids"]) == ("wrong", 0.5, "7", [1, 2])
     assert empty["token_ids"] == [] and empty["version_oldest"] is None
+    assert [row["kl"] for row in rows] == [3, 0, 3, 0]
 
 
-def test_without_a_reference_its_column_is_empty(tmp_path: Path) -> None:
-    record(tmp_path, 1, [[1.0]], group(0, [2], reference=False))
-    assert pq.read_table(tmp_path / "step-000001.parquet").column("ref_logprobs").to_pylist() == [None]
+def test_without_a_reference_its_columns_are_empty(tmp_path: Path) -> None:
+    record(tmp_path, frozen(1, (1.0,)), group(0, [2], reference=False))
+    table = pq.read_table(tmp_path / "step-000001.parquet")
+    assert table.column("ref_logprobs").to_pylist() == table.column("kl").to_pylist() == [None]

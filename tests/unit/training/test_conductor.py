@@ -1,0 +1,308 @@
+"""The conductor over a real queue and pools that answer at once: which prompts it admits, when, and what becomes of those dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import json
+import random
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.errors import GmpoError
+from actors.learner.advantages import build
+from actors.prompts.stream import PromptStream
+from actors.reference.scorer import Scored
+from actors.replay.queue import QueueSpec, ReplayQueue
+from actors.types import GroupMeta, Outcome, Prompt, Resync, StepResult, Stop, Work
+from services.telemetry.console import Console
+from services.telemetry.metrics import declared
+from services.training.conductor import Conductor
+from services.training.pools import Pool
+from tests.unit.recipes import tiny_recipe
+
+R, W = Outcome.RIGHT, Outcome.WRONG
+SMALL = (
+    "run.steps=3",
+    "run.prompts_per_step=4",
+    "run.record_share=0",
+    "generation.group_size=2",
+    "learner.updates_per_step=1",
+    "prompts.held_out=0",
+    "reference.enabled=false",
+)
+SYNCHRONOUS, AHEAD = "replay.max_staleness=0", "replay.max_staleness=1"
+FILTERING = "replay.dynamic_sampling=true"
+
+
+class Method:
+    """A method as Ray calls it: references among its arguments are awaited first, results are references."""
+
+    def __init__(self, function: Callable[..., Any], returns: int = 1) -> None:
+        self._function, self._returns = function, returns
+
+    def options(self, *, num_returns: int) -> Method:
+        return Method(self._function, num_returns)
+
+    def remote(self, *arguments: Any) -> Any:
+        call = asyncio.ensure_future(self._call(arguments))
+        if self._returns == 1:
+            return call
+        return [asyncio.ensure_future(_part(call, index)) for index in range(self._returns)]
+
+    async def _call(self, arguments: Sequence[Any]) -> Any:
+        result = self._function(*[await one if isinstance(one, asyncio.Future) else one for one in arguments])
+        return await result if inspect.isawaitable(result) else result
+
+
+async def _part(call: asyncio.Future[Any], index: int) -> Any:
+    return (await call)[index]
+
+
+class Handle:
+    """An actor of this very event loop."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Method:
+        return Method(getattr(self._target, name))
+
+
+@dataclass(eq=False)
+class Group:
+    """A payload."""
+
+    ordinal: int
+
+
+@dataclass
+class World:
+    """Pools of one actor each. Prompts in `alike` earn the same reward with every response; `arrivals` shuffles who comes back when."""
+
+    alike: Callable[[int], bool] = lambda ordinal: False
+    arrivals: random.Random = field(default_factory=lambda: random.Random(0))
+    version: int = 0
+    under_way: int = 0
+    most_under_way: int = 0
+    calls: list[tuple[str, int]] = field(default_factory=list)
+    hooks: dict[int, Callable[[], Any]] = field(default_factory=dict)  # by ordinal, called as its generation begins
+    payloads: weakref.WeakSet[Group] = field(default_factory=weakref.WeakSet)
+
+    async def hold(self) -> None:
+        self.calls.append(("hold", 0))
+
+    async def release(self, responses: int) -> None:
+        self.calls.append(("release", responses))
+
+    async def generate(self, prompt: Prompt) -> tuple[GroupMeta, Group]:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        if hook := self.hooks.get(prompt.ordinal):
+            await hook()
+        group, version = Group(prompt.ordinal), self.version
+        self.payloads.add(group)
+        for _ in range(self.arrivals.randrange(9)):
+            await asyncio.sleep(0)
+        self.under_way -= 1
+        return GroupMeta(prompt.ordinal, (version, version), (1, 1)), group
+
+    async def verify(self, group: Group) -> tuple[GroupMeta, Group]:
+        scores, outcomes = ((1.0, 1.0), (R, R)) if self.alike(group.ordinal) else ((1.0, 0.0), (R, W))
+        return GroupMeta(group.ordinal, (self.version, self.version), (1, 1), scores, outcomes), group
+
+    async def score(self, group: Group) -> tuple[Scored, Group]:
+        return Scored(0.5, (float(group.ordinal), 0.0)), group
+
+
+class Order:
+    epoch_size = None
+
+    def nth(self, ordinal: int) -> Prompt:
+        return Prompt(ordinal, "math", np.zeros(1, dtype=np.int32), "1", "", "")
+
+
+class Log:
+    """Sinks that keep what they are told, and refuse what nobody declared."""
+
+    def __init__(self) -> None:
+        self.steps: list[Mapping[str, float]] = []
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        assert all(declared(name) for name in metrics)
+        self.steps.append(metrics)
+
+
+@dataclass
+class Run:
+    """One driver's life: what it logged, what the queue counted, the history it wrote."""
+
+    metrics: list[Mapping[str, float]]
+    account: dict[str, int]
+    trained: list[tuple[int, ...]]
+    history: Path
+    conductor: Conductor
+
+    def told(self, event: str) -> list[list[int]]:
+        """The ordinals of every such event, in order."""
+        lines = [json.loads(line) for line in self.history.read_text().splitlines()]
+        return [line["ordinals"] for line in lines if line["event"] == event]
+
+
+async def learn(queue: ReplayQueue, world: World, trained: list[tuple[int, ...]]) -> None:
+    """A learner of one rank, until it is told to stop."""
+    attempt, step = await queue.begin()
+    world.version, turn = step, 0
+    while not isinstance(assignment := await queue.claim(turn, step + 1, 0, 1, attempt), Stop):
+        turn += 1
+        if isinstance(assignment, Resync):
+            await queue.confirm(assignment.epoch, step, attempt)
+        if isinstance(assignment, Work):
+            step = world.version = assignment.step
+            trained.append(assignment.ordinals)
+            await queue.ack(StepResult(step, {}), attempt)
+
+
+async def drive(
+    tmp_path: Path, world: World, *overrides: str, step: int = 0, snapshot: Sequence[Sequence[Any]] = (), name: str = "ledger.jsonl"
+) -> Run:
+    """The run of a recipe from `step` to its end; what the conductor raises."""
+    recipe = tiny_recipe(*SMALL, *overrides)
+    spec = QueueSpec(
+        prompts_per_step=recipe.run.prompts_per_step,
+        updates_per_step=recipe.learner.updates_per_step,
+        max_staleness=recipe.replay.max_staleness,
+        capacity=recipe.outstanding,
+        steps=recipe.run.steps,
+        seed=0,
+        skip_zero_advantage=False,
+        dynamic_sampling=recipe.replay.dynamic_sampling,
+        advantages=build(recipe.learner.advantage, recipe.learner.kl),
+        history=tmp_path / name,
+    )
+    queue, log, trained = ReplayQueue(spec, snapshot, step), Log(), list[tuple[int, ...]]()
+    world.hooks = {ordinal: (lambda hook=hook: hook(queue)) for ordinal, hook in world.hooks.items()}
+    pool, nobody = Pool([Handle(world)]), Pool([])
+    pools: Any = SimpleNamespace(generation=pool, reward=pool, reference=pool if recipe.reference.enabled else nobody)
+    conductor = Conductor(recipe, PromptStream(Order()), pools, Handle(queue), SimpleNamespace(), Console(), log, step=step)  # type: ignore[arg-type]
+    await queue.set_engines([world])
+    sides = [asyncio.ensure_future(side) for side in (conductor.run(), learn(queue, world, trained))]
+    await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
+    await queue.close()
+    await asyncio.gather(*sides)
+    return Run(log.steps, queue.account(), trained, spec.history, conductor)
+
+
+def every_third(ordinal: int) -> bool:
+    return ordinal % 3 == 0
+
+
+# --- whoever is dropped is replaced ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [SYNCHRONOUS, AHEAD])
+async def test_a_run_admits_exactly_what_it_trains(tmp_path: Path, mode: str) -> None:
+    world = World()
+    run = await drive(tmp_path, world, mode)
+    assert sorted(ordinal for step in run.trained for ordinal in step) == list(range(12))
+    assert sum(run.account.values()) == run.account["trained"] == 12
+    assert world.most_under_way <= (4 if mode == SYNCHRONOUS else 8)
+
+
+@pytest.mark.parametrize("mode", [SYNCHRONOUS, AHEAD])
+@pytest.mark.parametrize("arrivals", range(3))
+async def test_every_step_is_full_of_groups_with_something_to_compare(tmp_path: Path, mode: str, arrivals: int) -> None:
+    world = World(every_third, random.Random(arrivals))
+    run = await drive(tmp_path, world, mode, FILTERING)
+    assert [len(step) for step in run.trained] == [4, 4, 4]
+    assert not any(every_third(ordinal) for step in run.trained for ordinal in step)
+    assert run.account == {**dict.fromkeys(run.account, 0), "trained": 12, "dropped": run.account["dropped"]}
+    assert sum(metrics["reward/filtered_groups"] for metrics in run.metrics) == run.account["dropped"] >= 6
+    assert all(metrics["reward/zero_advantage_groups"] == 0 for metrics in run.metrics)
+    assert world.most_under_way <= (4 if mode == SYNCHRONOUS else 8)
+    assert max(metrics["staleness/max"] for metrics in run.metrics) <= (0 if mode == SYNCHRONOUS else 1)
+
+
+@pytest.mark.parametrize("mode", [SYNCHRONOUS, AHEAD])
+async def test_nothing_holds_on_to_a_dropped_group(tmp_path: Path, mode: str) -> None:
+    world = World(every_third)
+    run = await drive(tmp_path, world, mode, FILTERING)
+    gc.collect()
+    assert run.account["dropped"] and run.conductor.step == 3
+    assert sorted(group.ordinal for group in world.payloads) == sorted(ordinal for step in run.trained for ordinal in step)
+
+
+# --- synchronous runs are the same every time ------------------------------------------------------------------------------------
+
+ALIKE = {1, 2, 5, 9}
+WAVES = [[0, 1, 2, 3], [4, 5], [6], [7, 8, 9, 10], [11], [12, 13, 14, 15]]
+STEPS = [(0, 3, 4, 6), (7, 8, 10, 11), (12, 13, 14, 15)]
+
+
+@pytest.mark.parametrize("arrivals", range(5))
+async def test_a_synchronous_step_is_filled_in_waves_whoever_arrives_first(tmp_path: Path, arrivals: int) -> None:
+    world = World(ALIKE.__contains__, random.Random(arrivals))
+    run = await drive(tmp_path, world, SYNCHRONOUS, FILTERING)
+    assert run.told("admitted") == WAVES and run.trained == STEPS
+    assert [metrics["reward/filtered_groups"] for metrics in run.metrics] == [3, 1, 0]
+    assert [metrics["ledger/dropped"] for metrics in run.metrics] == [3, 4, 4]
+
+
+async def test_the_engines_start_on_each_wave_together(tmp_path: Path) -> None:
+    world = World(ALIKE.__contains__)
+    await drive(tmp_path, world, SYNCHRONOUS, FILTERING)
+    assert world.calls == [call for wave in WAVES for call in (("hold", 0), ("release", 2 * len(wave)))]
+
+
+async def test_a_synchronous_run_that_was_broken_within_a_step_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """The checkpoint of step 1 is written while its successor is gathered: 9 has been filtered, and 11 is on its way."""
+    snapshots: list[list[list[Any]]] = []
+
+    async def save(queue: ReplayQueue) -> None:
+        assert queue.account()["dropped"] == 4
+        snapshots.append(json.loads(json.dumps(await queue.snapshot(1))))
+
+    whole = await drive(tmp_path, World(ALIKE.__contains__, hooks={11: save}), SYNCHRONOUS, FILTERING)
+    rest = await drive(tmp_path, World(ALIKE.__contains__), SYNCHRONOUS, FILTERING, step=1, snapshot=snapshots[0], name="later.jsonl")
+    assert rest.told("admitted") == WAVES[3:] and rest.trained == STEPS[1:]
+    assert rest.account == whole.account
+    told = ("reward/filtered_groups", "ledger/dropped", "ledger/trained")
+    assert [[line[name] for name in told] for line in rest.metrics] == [[line[name] for name in told] for line in whole.metrics[1:]]
+
+
+# --- where there is nothing to learn ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [SYNCHRONOUS, AHEAD])
+async def test_too_many_dropped_in_a_row_end_the_run_in_good_order(tmp_path: Path, mode: str) -> None:
+    world = World(lambda ordinal: ordinal >= 6)
+    with pytest.raises(
+        GmpoError, match=r"nothing to learn after step 1: 20 groups in a row .* \(mean 1\.00; 0 of 40 responses not graded\)"
+    ):
+        await drive(tmp_path, world, mode, FILTERING, "replay.max_filtered=20")
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "trained"] == [1]
+
+
+async def test_one_kept_group_starts_the_count_anew(tmp_path: Path) -> None:
+    run = await drive(tmp_path, World(lambda ordinal: ordinal % 4 != 0), AHEAD, FILTERING, "replay.max_filtered=20")
+    assert len(run.trained) == 3 and run.account["dropped"] > 20
+
+
+# --- what the reference says -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_rewards_pay_for_what_the_reference_pool_measured(tmp_path: Path) -> None:
+    options = ("reference.enabled=true", "learner.kl={coefficient: 0.5, place: reward}", "learner.advantage={type: mean}", "run.steps=1")
+    run = await drive(tmp_path, World(), SYNCHRONOUS, *options)
+    assert run.metrics[0]["reward/kl"] == pytest.approx(np.mean([0, 0, 1, 0, 2, 0, 3, 0]))
+    assert run.metrics[0]["reward/mean"] == 0.5
+    assert run.metrics[0]["reward/zero_advantage_groups"] == 1  # group 2: its right response moved by exactly the reward
