@@ -11,6 +11,7 @@
     ├── StaleAttempt                a claim from a learner group that has been replaced
     ├── LostGroup                   an object of the replay queue is gone
     ├── TrainingDiverged            too many updates in a row were not finite
+    ├── NothingToLearn              too many groups in a row told no response from another
     ├── EngineError                 a generation engine failed
     ├── WeightSyncError             a publication failed (names engine, phase, version)
     │   ├── WeightSyncTimeout       a phase passed its deadline
@@ -67,6 +68,10 @@ class LostGroup(GmpoError):
 
 class TrainingDiverged(GmpoError):
     """Loss or gradient stopped being finite; starting again would only repeat it."""
+
+
+class NothingToLearn(GmpoError):
+    """Dynamic sampling finds no group whose responses differ in reward."""
 
 
 class EngineError(GmpoError):

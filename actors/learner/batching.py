@@ -1,15 +1,17 @@
-"""From references to tensors: a rank's rows, cut into micro-batches of similar lengths within a token budget."""
+"""From references to tensors: a rank's rows, cut into micro-batches of about as many tokens, within a budget."""
 
 from __future__ import annotations
 
+import bisect
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from actors.modeling.scoring import Rectangle, rectangle
-from actors.types import RolloutGroup, Row, TrainBatch, Work
+from actors.modeling.packing import Packed, pack
+from actors.types import BoolArray, FloatArray, RolloutGroup, Row, TrainBatch, Work
 
 
 def assemble(work: Work, groups: Sequence[RolloutGroup]) -> TrainBatch:
@@ -40,7 +42,7 @@ def assemble(work: Work, groups: Sequence[RolloutGroup]) -> TrainBatch:
 class MicroBatch:
     """Rows of one forward pass, and what the objective needs beside the policy's own scores. All [N, T] unless said otherwise."""
 
-    batch: Rectangle
+    batch: Packed
     mask: torch.Tensor  # bool
     behaviour: torch.Tensor
     reference: torch.Tensor | None
@@ -48,38 +50,60 @@ class MicroBatch:
     advantages: torch.Tensor  # [N]
 
 
-def micro_batches(rows: Sequence[Row], budget: int, device: torch.device) -> list[MicroBatch]:
-    """Cut rows into rectangles of at most `budget` tokens, padding included; a longer row is a rectangle alone."""
-    cut: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: -len(row.token_ids)):
-        if not cut or len(cut[-1][0].token_ids) * (len(cut[-1]) + 1) > budget:
-            cut.append([])
-        cut[-1].append(row)
-    return [_micro_batch(part, device) for part in cut]
+def pieces(rows: Sequence[Row], budget: int) -> int:
+    """Least number of micro-batches by which `micro_batches` keeps within `budget` tokens each, a longer row alone; 0 for no rows.
+
+    Any greater number keeps within it too: with more pieces to choose from, every row lands on one that is no fuller.
+    """
+    sizes = _sizes(rows)
+    least = -(-sum(min(size, budget) for size in sizes) // budget)
+    numbers = range(least, len(rows) + 1)
+    return bisect.bisect_left(numbers, True, key=lambda count: _fits(_share(sizes, count), sizes, budget)) + numbers.start
 
 
-def empty_micro_batch(device: torch.device) -> MicroBatch:
-    """One that adds nothing to loss or metrics: ranks with fewer micro-batches run it, to stay in the collectives."""
+def micro_batches(rows: Sequence[Row], count: int, device: torch.device) -> list[MicroBatch]:
+    """Cut rows into `count` pieces of about as many tokens. Some are empty where rows are fewer: all ranks make the same number of passes,
+    or they would wait for each other for ever."""
+    return [_micro_batch([rows[index] for index in piece] or [_nothing()], device) for piece in _share(_sizes(rows), count)]
+
+
+def _sizes(rows: Sequence[Row]) -> list[int]:
+    return [len(row.token_ids) for row in rows]
+
+
+def _share(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Indices of each of `count` pieces: the longest first, each onto the lightest piece so far."""
+    shares: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0, piece) for piece in range(count)]  # a heap
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        load, piece = loads[0]
+        shares[piece].append(index)
+        heapq.heapreplace(loads, (load + sizes[index], piece))
+    return shares
+
+
+def _fits(shares: Sequence[Sequence[int]], sizes: Sequence[int], budget: int) -> bool:
+    return all(len(share) <= 1 or sum(sizes[index] for index in share) <= budget for share in shares)
+
+
+def _nothing() -> Row:
+    """A row that adds nothing to loss or metrics."""
     nothing = np.zeros(1, dtype=np.float32)
-    row = Row(np.zeros(2, dtype=np.int32), 1, np.zeros(1, dtype=np.bool_), nothing, nothing, 0.0, 0, np.zeros(1, dtype=np.bool_))
-    return _micro_batch([row], device)
+    return Row(np.zeros(2, dtype=np.int32), 1, np.zeros(1, dtype=np.bool_), nothing, nothing, 0.0, 0, np.zeros(1, dtype=np.bool_))
 
 
 def _micro_batch(rows: Sequence[Row], device: torch.device) -> MicroBatch:
-    batch = rectangle([row.token_ids for row in rows], [row.prompt_length for row in rows], device)
+    batch = pack([row.token_ids for row in rows], [row.prompt_length for row in rows], device)
     references = [row.ref_logprobs for row in rows if row.ref_logprobs is not None]
+
+    def spread(arrays: Sequence[BoolArray] | Sequence[FloatArray]) -> torch.Tensor:
+        return batch.spread(torch.from_numpy(np.concatenate(arrays)).to(device))
+
     return MicroBatch(
         batch=batch,
-        mask=_pad([row.mask for row in rows], batch.width, torch.bool).to(device),
-        behaviour=_pad([row.logprobs for row in rows], batch.width, torch.float32).to(device),
-        reference=_pad(references, batch.width, torch.float32).to(device) if len(references) == len(rows) else None,
-        current=_pad([row.current for row in rows], batch.width, torch.bool).to(device),
+        mask=spread([row.mask for row in rows]),
+        behaviour=spread([row.logprobs for row in rows]),
+        reference=spread(references) if len(references) == len(rows) else None,
+        current=spread([row.current for row in rows]),
         advantages=torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device),
     )
-
-
-def _pad(arrays: Sequence[np.ndarray], width: int, dtype: torch.dtype) -> torch.Tensor:
-    padded = torch.zeros((len(arrays), width), dtype=dtype)
-    for row, array in enumerate(arrays):
-        padded[row, : len(array)] = torch.as_tensor(np.array(array), dtype=dtype)
-    return padded

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 COMMIT = "commit.json"
+_COPIES = StagingOptions(use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False)
 STEP = re.compile(r"step-(\d+)")
 
 
@@ -52,8 +53,7 @@ class Snapshot:
 
 def take(learner: Learner, *, step: int, rank: int, ledger: Sequence[Sequence[Any]]) -> Snapshot:
     """Copy what a checkpoint of this moment needs; all ranks together."""
-    with_copies = DefaultStager(StagingOptions(use_pinned_memory=False, use_shared_memory=False, use_async_staging=False))
-    shards = with_copies.stage(dict(learner.backend.snapshot()))
+    shards = DefaultStager(_COPIES).stage(dict(learner.backend.snapshot()))
     assert isinstance(shards, dict)
     return Snapshot(step, rank, shards, _random_states(), {"step": step, **asdict(learner.progress)}, ledger)
 

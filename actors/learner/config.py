@@ -55,7 +55,7 @@ class LoraConfig(Section):
 
     rank: int = Field(32, gt=0)
     """Columns of each adapter."""
-    alpha: float = Field(64, gt=0)
+    alpha: int = Field(64, gt=0)
     """Adapters are scaled by alpha / rank."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the layers to adapt, such as q_proj; all-linear takes every linear layer but the output layer."""
@@ -215,5 +215,7 @@ class LearnerConfig(Section):
         if self.skip_zero_advantage and (in_loss or self.entropy_coefficient > 0):
             raise ValueError("skip_zero_advantage: true would hide groups from the KL term and the entropy bonus; set it to false")
         if self.denominator == "behaviour" and not isinstance(self.correction, NoCorrection):
-            raise ValueError("correction: a ratio to the behaviour policy needs none; set correction.type to none, or denominator to recomputed")
+            raise ValueError(
+                "correction: a ratio to the behaviour policy needs none; set correction.type to none, or denominator to recomputed"
+            )
         return self

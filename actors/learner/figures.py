@@ -23,7 +23,7 @@ def of_scores(scores: TokenScores, micro: MicroBatch) -> dict[str, torch.Tensor]
         gap = (logprobs - micro.behaviour).abs()
         same = gap[micro.current & mask]
         nothing = gap.new_zeros(())
-        referred = micro.reference is not None
+        reference = micro.reference
         return {
             "scored": mask.sum(),
             "entropy": scores.entropy[mask].sum(),
@@ -31,8 +31,8 @@ def of_scores(scores: TokenScores, micro: MicroBatch) -> dict[str, torch.Tensor]
             "mismatch": same.sum(),
             "mismatch_max": same.max() if same.numel() else nothing,
             "mismatch_tokens": (micro.current & mask).sum(),
-            "kl_ref": kl_estimate(logprobs, micro.reference, "k3")[mask].sum() if referred else nothing,
-            "referred": mask.sum() if referred else nothing,
+            "kl_ref": nothing if reference is None else kl_estimate(logprobs, reference, "k3")[mask].sum(),
+            "referred": nothing if reference is None else mask.sum(),
         }
 
 
@@ -66,8 +66,8 @@ def metrics(sums: Mapping[str, torch.Tensor], updates: int) -> dict[str, float]:
     if total["learned"]:
         found |= {
             "learner/log_ratio_min": total["log_ratio_min"],
-            "learner/log_ratio_p01": sketch.quantile(sums["log_ratio_counts"], 0.01),
-            "learner/log_ratio_p99": sketch.quantile(sums["log_ratio_counts"], 0.99),
+            "learner/log_ratio_p01": max(total["log_ratio_min"], sketch.quantile(sums["log_ratio_counts"], 0.01)),
+            "learner/log_ratio_p99": min(total["log_ratio_max"], sketch.quantile(sums["log_ratio_counts"], 0.99)),
             "learner/log_ratio_max": total["log_ratio_max"],
             "learner/sequence_ratio": total["sequence_ratio"] / max(1.0, total["answered"]),
             "learner/clip_fraction": total["clip_fraction"] / updates,

@@ -95,7 +95,8 @@ class Learner:
         if self._spec.config.denominator == "behaviour":
             return [[micro.behaviour for micro in part] for part in parts]
         first, *others = parts
-        return [[None for _ in first], *([self._score_only(micro, tally) for micro in part] for part in others)]
+        scored: list[list[torch.Tensor | None]] = [[self._score_only(micro, tally) for micro in part] for part in others]
+        return [[None for _ in first], *scored]
 
     @torch.no_grad()
     def _score_only(self, micro: MicroBatch, tally: Tally) -> torch.Tensor:
@@ -119,16 +120,15 @@ class Learner:
             loss += share.detach()
         return self._step(loss)
 
-    def _loss(
-        self, micro: MicroBatch, scores: TokenScores, old: torch.Tensor, totals: BatchTotals, tally: Tally
-    ) -> torch.Tensor:
+    def _loss(self, micro: MicroBatch, scores: TokenScores, old: torch.Tensor, totals: BatchTotals, tally: Tally) -> torch.Tensor:
         """This piece's share of the update's loss."""
         config = self._spec.config
         weights = correction.weights(config.correction, old, micro.behaviour, micro.mask)
         terms = PolicyTerms(scores.logprobs, old, micro.advantages, micro.mask, weights, micro.reference, scores.entropy)
         result = self._objective(terms, totals)
         loss = result.loss + regularizer_loss(config.kl, config.entropy_coefficient, terms, totals)
-        tally.add({**figures.of_ratios(scores.logprobs, old, micro), **figures.of_correction(weights, micro), **result.metrics, "loss": loss})
+        tally.add(figures.of_ratios(scores.logprobs, old, micro) | figures.of_correction(weights, micro))
+        tally.add({**result.metrics, "loss": loss})
         return loss
 
     def _step(self, loss: torch.Tensor) -> float:

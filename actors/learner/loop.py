@@ -31,7 +31,7 @@ from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
 from actors.learner.saver import Saver
 from actors.modeling.loading import load_model
-from actors.modeling.scoring import rectangle
+from actors.modeling.packing import pack
 from actors.types import Assignment, Resync, StepResult, Stop, Work
 from actors.weights.config import WeightsConfig
 from actors.weights.publisher import Publisher
@@ -162,7 +162,7 @@ class Loop:
 
     @torch.no_grad()
     def _probe_logprobs(self) -> list[float]:
-        batch = rectangle([np.asarray(self._probe, dtype=np.int32)], [1], self._learner.backend.device)
+        batch = pack([np.asarray(self._probe, dtype=np.int32)], [1], self._learner.backend.device)
         logprobs: list[float] = self._learner.backend.score(batch, 1.0).logprobs[0].tolist()
         return logprobs
 

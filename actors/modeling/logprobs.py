@@ -1,48 +1,146 @@
-"""Log-probs and entropies of tokens, chunk by chunk: [tokens x vocabulary] never exists as a whole, forward or backward."""
+"""Log-probs and entropies of tokens, block by block: [tokens x vocabulary] never exists as a whole, forward or backward.
+
+A block is a slice of the vocabulary under all tokens, not a few tokens under the whole vocabulary. The output layer, by far the largest
+operand, is then read once a pass, and each part of its gradient is one matrix product: nothing is added up in its own, perhaps 16-bit,
+type. What does add up over the blocks is small, [tokens x hidden], and in float32.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
-CHUNK_LOGITS = 2**24
-"""Logits alive at once: 64 MiB in float32."""
+CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}
+"""Logits of a block by kind of device: 16 MiB in float32, which a CPU's cache still helps with, and 512 MiB."""
 
 
 class TokenScores(NamedTuple):
-    """What the policy says of given tokens: log-probs (differentiable) and the entropy of the distribution each was drawn from, in nats."""
+    """What the policy says of given tokens: their log-probs, and the entropy of the distribution each was drawn from, in nats."""
 
     logprobs: torch.Tensor  # [...] like the targets
     entropy: torch.Tensor  # [...] like the targets
 
 
-def score_tokens(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, temperature: float = 1.0) -> TokenScores:
+def score_tokens(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
+    chunk_logits: int | None = None,
+) -> TokenScores:
     """Score `targets` under softmax(hidden @ weight.T / temperature).
 
-    hidden: [M, H] of the positions that predict; weight: [V, H], the output layer; targets: [M] int64. Returns [M] float32 each.
-    Chunks are recomputed in the backward pass, so the memory is one chunk's logits plus the inputs.
+    hidden: [M, H] of the positions that predict; weight: [V, H], the output layer, of the same type; targets: [M] int64.
+    Returns [M] each, float32 or better; log-probs carry a gradient, the entropies only with `entropy_gradient`. Logits are recomputed in
+    the backward pass unless all of them fit into one block. `chunk_logits`: logits of a block, if not CHUNK_LOGITS.
     """
-    rows = max(1, CHUNK_LOGITS // weight.shape[0])
-    grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    pieces = []
-    for start in range(0, hidden.shape[0], rows):
-        chunk = hidden[start : start + rows], weight, targets[start : start + rows], temperature
-        pieces.append(checkpoint(_score_chunk, *chunk, use_reentrant=False) if grad else _score_chunk(*chunk))
-    if not pieces:
-        # Nothing to score, but the backward pass must still reach every parameter: sharded ranks wait for each other there.
-        nothing = (hidden @ weight[:1].T).squeeze(-1).float()
-        return TokenScores(nothing, nothing.detach())
-    return TokenScores(*(torch.cat(columns) for columns in zip(*pieces, strict=True)))
+    chunk = chunk_logits or CHUNK_LOGITS[hidden.device.type]
+    width = max(1, chunk // max(1, len(hidden)))
+    score: Callable[..., tuple[torch.Tensor, torch.Tensor]] = _Score.apply
+    return TokenScores(*score(hidden, weight, targets, temperature, width, entropy_gradient))
 
 
-def _score_chunk(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = (hidden @ weight.T).float() / temperature
-    normalizer = torch.logsumexp(logits, dim=-1)
-    logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normalizer
-    with torch.no_grad():
-        entropy = normalizer - (torch.softmax(logits, dim=-1) * logits).sum(-1)
-    return logprobs, entropy
+class _Score(torch.autograd.Function):
+    """With z the logits over temperature, p their softmax, and g, h what reaches a token's log-prob and its entropy H:
+
+    d loss / d z_j = g (1[j = target] - p_j) - h p_j (log p_j + H)
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float, width: int, entropy_gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        sums = _Sums.of_nothing(hidden)
+        picked = torch.zeros_like(sums.total)
+        for block in _blocks(len(weight), width):
+            logits = _logits(hidden, weight[block], temperature)
+            columns, inside = _columns(targets, block)
+            picked = torch.where(inside, logits.gather(1, columns).squeeze(1), picked)
+            sums = sums.joined(_Sums.of(logits))
+        normalizer = sums.total.log()  # less the greatest logit
+        logprobs, entropy = picked - sums.top - normalizer, normalizer - sums.moment / sums.total
+        kept = [logits] if width >= len(weight) else []
+        ctx.save_for_backward(hidden, weight, targets, sums.top, sums.total, entropy, *kept)
+        ctx.temperature, ctx.width, ctx.entropy_gradient = temperature, width, entropy_gradient
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logprobs: torch.Tensor, grad_entropy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, targets, top, total, entropy, *kept = ctx.saved_tensors
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.zeros_like(hidden, dtype=top.dtype) if wants_hidden else None
+        grad_weight = torch.empty_like(weight) if wants_weight else None
+        for block in _blocks(len(weight), ctx.width):
+            logits = kept[0] if kept else _logits(hidden, weight[block], ctx.temperature)
+            weights = (logits - top[:, None]).exp_()
+            grad = weights * (-grad_logprobs / total)[:, None]
+            if ctx.entropy_gradient:
+                probabilities = weights.div_(total[:, None])
+                # entr(p) = -p log p, and 0 where p is.
+                grad += grad_entropy[:, None] * (torch.special.entr(probabilities) - probabilities * entropy[:, None])
+            columns, inside = _columns(targets, block)
+            grad.scatter_add_(1, columns, torch.where(inside, grad_logprobs, 0)[:, None])
+            grad = (grad.div_(ctx.temperature) if ctx.temperature != 1 else grad).to(weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden += grad @ weight[block]
+            if grad_weight is not None:
+                torch.mm(grad.T, hidden, out=grad_weight[block])
+        return grad_hidden.to(hidden.dtype) if grad_hidden is not None else None, grad_weight, None, None, None, None
+
+
+class _Sums(NamedTuple):
+    """Of each row of some logits z, [M] each. As sums, and not as logarithms, they hardly lose precision over hundreds of blocks."""
+
+    top: torch.Tensor  # the greatest z
+    total: torch.Tensor  # sum of exp(z - top)
+    moment: torch.Tensor  # sum of (z - top) exp(z - top)
+
+    @classmethod
+    def of_nothing(cls, hidden: torch.Tensor) -> _Sums:
+        """What adds nothing, for rows of hidden states."""
+        nothing = hidden.new_zeros(len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        return cls(nothing + torch.finfo(nothing.dtype).min, nothing, nothing)
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> _Sums:
+        """Over the columns of [M, width]."""
+        top = logits.amax(-1)
+        shifted = logits - top[:, None]
+        weights = shifted.exp()
+        return cls(top, weights.sum(-1), shifted.mul_(weights).sum(-1))
+
+    def joined(self, other: _Sums) -> _Sums:
+        """Over the columns of both."""
+        top = torch.maximum(self.top, other.top)
+        totals, moments = zip(*(part._below(top) for part in (self, other)), strict=True)
+        return _Sums(top, sum(totals), sum(moments))
+
+    def _below(self, top: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shift = self.top - top
+        factor = shift.exp()
+        return self.total * factor, (self.moment + self.total * shift) * factor
+
+
+def _blocks(vocabulary: int, width: int) -> Iterator[slice]:
+    return (slice(start, min(start + width, vocabulary)) for start in range(0, vocabulary, width))
+
+
+def _logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float) -> torch.Tensor:
+    """[M, width], float32 or better, over temperature. Engines too compute them in the weights' type and divide in float32."""
+    logits = hidden @ weight.T
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.div_(temperature) if temperature != 1 else logits
+
+
+def _columns(targets: torch.Tensor, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """([M, 1] column of each target within the block, [M] whether it lies there; elsewhere the column is any)."""
+    columns, last = targets - block.start, block.stop - block.start - 1
+    return columns.clamp(0, last)[:, None], (columns >= 0) & (columns <= last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -11,10 +12,11 @@ import numpy as np
 import torch
 
 from actors.modeling.loading import load_model
-from actors.modeling.scoring import Scorer, rectangle
+from actors.modeling.packing import pack
+from actors.modeling.scoring import Scorer
 from actors.reference.config import ReferenceConfig
 from actors.reference.kl import Estimator, summed_kl
-from actors.types import FloatArray, RolloutGroup
+from actors.types import FloatArray, IntArray, RolloutGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,21 @@ class ReferenceScorer:
     @torch.no_grad()
     def _score(self, group: RolloutGroup) -> tuple[FloatArray, ...]:
         prompt = group.prompt.token_ids
-        longest = len(prompt) + max(len(rollout.token_ids) for rollout in group.rollouts)
-        at_once = max(1, self._budget // max(1, longest))
+        sequences = [np.concatenate([prompt, rollout.token_ids]) for rollout in group.rollouts]
         scored: list[FloatArray] = []
-        for start in range(0, len(group.rollouts), at_once):
-            part = group.rollouts[start : start + at_once]
-            sequences = [np.concatenate([prompt, rollout.token_ids]) for rollout in part]
-            batch = rectangle(sequences, [len(prompt)] * len(part), self._device)
+        for part in _passes(sequences, self._budget):
+            batch = pack(part, [len(prompt)] * len(part), self._device)
             rows = self._scorer(batch, self._temperature).logprobs.float().cpu().numpy()
-            scored += [row[: len(rollout.token_ids)].copy() for row, rollout in zip(rows, part, strict=True)]
+            scored += [row[: len(sequence) - len(prompt)].copy() for row, sequence in zip(rows, part, strict=True)]
         return tuple(scored)
+
+
+def _passes(sequences: Sequence[IntArray], budget: int) -> Iterator[list[IntArray]]:
+    """The sequences in their order, cut into forward passes of at most `budget` tokens; a longer one is a pass alone."""
+    part: list[IntArray] = []
+    for sequence in sequences:
+        if part and sum(map(len, part)) + len(sequence) > budget:
+            yield part
+            part = []
+        part.append(sequence)
+    yield part

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.errors import QueueClosed, StaleAttempt
+from actors.errors import GmpoError, QueueClosed, StaleAttempt
 from actors.replay.freeze import Advantages, FrozenStep, freeze, share
 from actors.replay.history import History
 from actors.replay.ledger import Ledger, State
@@ -74,6 +74,7 @@ class ReplayQueue:
         self._resyncing = -1  # epoch that the present attempt was last told to join
         self._stop: Stop | None = None
         self._closed = False
+        self._failure: GmpoError | None = None
         self._changed = asyncio.Condition()
         self._claim_wait_s = 0.0
 
@@ -135,9 +136,11 @@ class ReplayQueue:
             self._changed.notify_all()
 
     async def next_published(self, after: int) -> Published | None:
-        """The publication of step `after + 1`, once it is there; None if the queue closes first."""
+        """The publication of step `after + 1`, once it is there; None if the queue closes first. Raises what `fail` was told."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._closed or after + 1 in self._published)
+            if self._failure is not None and after + 1 not in self._published:
+                raise self._failure
             return self._published.pop(after + 1, None)
 
     async def synced(self) -> int:
@@ -301,6 +304,12 @@ class ReplayQueue:
             self._committed = step
             self._history.write("committed", step=step)
             self._steps = {later: kept for later, kept in self._steps.items() if later > step}
+
+    async def fail(self, error: GmpoError, attempt: int) -> None:
+        """The learner group cannot go on, and starting again would not help: the queue closes, and the conductor is told why."""
+        self._check_attempt(attempt)
+        self._failure = error
+        await self.close()
 
     def _check_open(self) -> None:
         if self._closed:

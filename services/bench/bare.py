@@ -19,7 +19,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AttentionInterface
 
-from services.bench.layouts import Layout
+from services.bench.layouts import Batch
 
 Parallel = Literal["alone", "fsdp2", "ddp"]
 CLIP = 0.4
@@ -37,16 +37,17 @@ def attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention of [R, heads, L, head size] within rows. Packed rows: FlashAttention's varlen kernel on a GPU, row by row on a CPU."""
+    """Causal attention of [R, heads, L, head size] within rows; packed rows by the varlen kernel on a GPU, one after the other on a CPU."""
     if lengths is not None and query.is_cuda:
         ends = torch.tensor((0, *lengths), device=query.device).cumsum(0, dtype=torch.int32)
-        flat = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        mixed = varlen_attn(*flat, ends, ends, max(lengths), max(lengths), scale=scaling, window_size=(-1, 0), enable_gqa=True)
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        longest = max(lengths)
+        mixed = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=True)
         assert isinstance(mixed, torch.Tensor)
         return mixed[None], None
-    parts = zip(*(tensor.split(lengths or tensor.shape[2], dim=2) for tensor in (query, key, value)), strict=True)
-    mixed = [functional.scaled_dot_product_attention(*part, is_causal=True, scale=scaling, enable_gqa=True) for part in parts]
-    return (torch.cat(mixed, dim=2) if len(mixed) > 1 else mixed[0]).transpose(1, 2), None
+    rows = zip(*(tensor.split(lengths or tensor.shape[2], dim=2) for tensor in (query, key, value)), strict=True)
+    parts = [functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True) for q, k, v in rows]
+    return (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]).transpose(1, 2), None
 
 
 AttentionInterface.register("bench_bare", attention)
@@ -54,7 +55,7 @@ AttentionInterface.register("bench_bare", attention)
 
 def by_log_softmax(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Log-probs [M] of targets, out of all logits."""
-    return torch.log_softmax((hidden @ weight.T).float(), dim=-1).gather(-1, targets[:, None]).squeeze(-1)
+    return torch.log_softmax((hidden @ weight.T).float(), dim=-1).gather(-1, targets[:, None]).sum(-1)
 
 
 def by_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -71,13 +72,11 @@ class Policy(nn.Module):
         self.model = model
         self.head: Head = by_log_softmax
 
-    def forward(self, layout: Layout) -> torch.Tensor:
+    def forward(self, batch: Batch) -> torch.Tensor:
         """Log-probs [M]."""
         decoder = self.model.get_decoder()
-        states = decoder(
-            input_ids=layout.token_ids, position_ids=layout.positions, use_cache=False, lengths=layout.lengths
-        ).last_hidden_state
-        return self.head(states.flatten(0, 1)[layout.places], self.model.get_output_embeddings().weight, layout.targets)
+        states = decoder(input_ids=batch.token_ids, position_ids=batch.positions, use_cache=False, lengths=batch.lengths).last_hidden_state
+        return self.head(states.flatten(0, 1)[batch.places], self.model.get_output_embeddings().weight, batch.targets)
 
 
 class BareLoop:
@@ -92,14 +91,14 @@ class BareLoop:
         self._device, self._ranks, self._max_grad_norm = device, ranks, max_grad_norm
         self._optimizer = torch.optim.AdamW(self.policy.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
-    def update(self, micro_batches: Sequence[Layout], sequences: int) -> tuple[float, float]:
+    def update(self, micro_batches: Sequence[Batch], sequences: int) -> tuple[float, float]:
         """(loss of this rank's rows, gradient norm). `sequences`: rows of the update over all ranks."""
         total = torch.zeros((), device=self._device)
-        for index, layout in enumerate(micro_batches):
+        for index, batch in enumerate(micro_batches):
             with self._synchronised(index == len(micro_batches) - 1):
                 with torch.autocast(self._device.type, getattr(torch, self._autocast or "bfloat16"), enabled=self._autocast is not None):
-                    logprobs = self.policy(layout)
-                loss = gmpo_loss(logprobs, layout) / sequences
+                    logprobs = self.policy(batch)
+                loss = gmpo_loss(logprobs, batch) / sequences
                 (loss * self._ranks).backward()  # both wrappers average over ranks
             total += loss.detach()
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self._max_grad_norm)
@@ -107,14 +106,14 @@ class BareLoop:
         self._optimizer.zero_grad(set_to_none=True)
         return float(total), float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
-    def choose_head(self, layout: Layout) -> str:
-        """Use the faster of the two heads on this micro-batch; its name. All ranks must call it with the same outcome: no collectives run."""
+    def choose_head(self, batch: Batch) -> str:
+        """Use the faster of the two heads on this micro-batch, and name it; ranks may differ, their results do not."""
         weight = torch.randn(self._inner.model.config.vocab_size, self._inner.model.config.hidden_size, device=self._device) * 0.02
-        hidden = torch.randn(len(layout.targets), weight.shape[1], device=self._device)
-        inputs = weight.requires_grad_(), hidden.requires_grad_(), layout.targets
+        hidden = torch.randn(len(batch.targets), weight.shape[1], device=self._device)
+        inputs = weight.requires_grad_(), hidden.requires_grad_(), batch.targets
         seconds = {head: min(_seconds(head, *inputs) for _ in range(3)) for head in (by_log_softmax, by_cross_entropy)}
         self._inner.head = min(seconds, key=lambda head: seconds[head])
-        return self._inner.head.__name__.removeprefix("by_")
+        return str(self._inner.head.__name__).removeprefix("by_")
 
     @contextlib.contextmanager
     def _synchronised(self, last: bool) -> Any:
@@ -124,18 +123,18 @@ class BareLoop:
             yield
 
 
-def gmpo_loss(logprobs: torch.Tensor, layout: Layout) -> torch.Tensor:
+def gmpo_loss(logprobs: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Sum over rows of -A exp(mean of the clipped log-ratios), arXiv 2507.20673, equation 4."""
-    ratios = logprobs - layout.old_logprobs
-    advantages = layout.advantages[layout.owners]
+    ratios = logprobs - batch.old_logprobs
+    advantages = batch.advantages[batch.owners]
     clipped = torch.where(advantages > 0, ratios.clamp(max=CLIP), ratios.clamp(min=-CLIP))
-    sums = torch.zeros_like(layout.counts).index_add(0, layout.owners, clipped)
-    return -(layout.advantages * (sums / layout.counts).exp()).sum()
+    sums = torch.zeros_like(batch.counts).index_add(0, batch.owners, clipped)
+    return -(batch.advantages * (sums / batch.counts).exp()).sum()
 
 
 def _spread(policy: Policy, parallel: Parallel, dtype: torch.dtype, device: torch.device) -> Any:
     if parallel == "ddp":
-        return DistributedDataParallel(policy, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False)
+        return DistributedDataParallel(policy, device_ids=[device] if device.type == "cuda" else None, forward_sync_buffers=False)
     if parallel == "fsdp2":
         precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
         for layer in policy.model.get_decoder().layers:

@@ -12,18 +12,20 @@ from __future__ import annotations
 import gc
 import json
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from actors.errors import GmpoError
+from actors.learner.batching import micro_batches, pieces
 from actors.types import BatchTotals, Row, TrainBatch
 from services.bench.lengths import make_rows, share_out
 from services.bench.shapes import SHAPES
@@ -60,6 +62,7 @@ class Case:
     name: str
     pairs: tuple[tuple[int, int], ...]
     micro_batch_tokens: int
+    row_tokens: int | None = None  # where all rows are of one length
 
     @property
     def tokens(self) -> int:
@@ -74,6 +77,7 @@ class Measured:
     case: str
     way: str
     seconds: tuple[float, ...]  # of one update, a repeat each
+    cpu_seconds: float  # of rank 0's threads: the median, which a busy machine changes less than seconds
     grad_norm: float  # of its first update
     micro_batches: int  # of rank 0
     filling: float  # padding, as a share of the tokens computed on rank 0
@@ -84,7 +88,7 @@ def measure(contest: Contest, cases: Sequence[Case]) -> list[Measured]:
     """Run the contest in fresh processes, one a rank. GmpoError if the ways disagree on the gradient."""
     with tempfile.TemporaryDirectory(prefix="gmpo-bench-") as directory:
         # A failing rank takes the others with it, and none outlives this process.
-        torch.multiprocessing.spawn(_rank, (contest, tuple(cases), directory), nprocs=contest.ranks)  # type: ignore[no-untyped-call]
+        torch.multiprocessing.spawn(_rank, (contest, tuple(cases), directory), nprocs=contest.ranks)
         found = json.loads((Path(directory) / "measured.json").read_text())
     return [Measured(**{**entry, "seconds": tuple(entry["seconds"])}) for entry in found]
 
@@ -127,7 +131,6 @@ def _competitor(way: str, contest: Contest, device: torch.device) -> Competitor:
 
 def _project(model: Any, contest: Contest, device: torch.device) -> Competitor:
     from actors.learner import backends
-    from actors.learner.batching import pieces
     from actors.learner.config import LearnerConfig
     from actors.learner.learner import Learner, LearnerSpec
 
@@ -156,29 +159,34 @@ def _project(model: Any, contest: Contest, device: torch.device) -> Competitor:
             metrics = learner.train(batch).metrics
             return metrics["learner/loss"], metrics["learner/grad_norm"]
 
-        return Ready(update, pieces(list(rows), case.micro_batch_tokens), 0.0)
+        return Ready(update, pieces(rows, case.micro_batch_tokens), 0.0)
 
     return ready
 
 
 def _bare(model: Any, way: str, contest: Contest, device: torch.device) -> Competitor:
-    from services.bench.bare import BareLoop
-    from services.bench.layouts import cut, even_out, packed, padded, rectangles
+    from services.bench.bare import BareLoop, Parallel
+    from services.bench.layouts import even_out, packed, padded, rectangles
 
-    layout, _, parallel = way.partition("_")
+    layout, parallel = way.split("_")
     if contest.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()
     if contest.compile:
         for layer in model.get_decoder().layers:
             layer.compile()
-    loop = BareLoop(model, parallel, dtype=contest.dtype, device=device, ranks=contest.ranks, lr=LR, max_grad_norm=MAX_GRAD_NORM)
+    loop = BareLoop(
+        model, cast(Parallel, parallel), dtype=contest.dtype, device=device, ranks=contest.ranks, lr=LR, max_grad_norm=MAX_GRAD_NORM
+    )
 
     def ready(case: Case, rows: Sequence[Row]) -> Ready:
-        order = sorted(rows, key=lambda row: len(row.token_ids)) if layout == "sorted" else rows
-        parts = (cut if layout == "bare" else rectangles)(order, case.micro_batch_tokens)
-        parts = even_out(parts, _most(len(parts), device))
-        batches = [(packed if layout == "bare" else padded)(part, device) for part in parts]
+        if layout == "bare":
+            count = _most(pieces(rows, case.micro_batch_tokens), device)
+            batches = [packed(micro) for micro in micro_batches(rows, count, device)]
+        else:
+            order = sorted(rows, key=lambda row: len(row.token_ids)) if layout == "sorted" else rows
+            parts = rectangles(order, case.micro_batch_tokens)
+            batches = [padded(part, device) for part in even_out(parts, _most(len(parts), device))]
         loop.choose_head(batches[0])
         computed = sum(batch.token_ids.numel() for batch in batches)
         filling = 1 - sum(len(row.token_ids) for row in rows) / computed
@@ -193,24 +201,22 @@ def _compete(competitors: Mapping[str, Competitor], cases: Sequence[Case], conte
     norms = {starter: ready.update()[1] for starter, ready in starters.items()}  # warms up as well
     for case in cases:
         _check_agreement(case, {way: norm for (at, way), norm in norms.items() if at == case}, AGREEMENT[contest.dtype])
-    seconds: dict[tuple[Case, str], list[float]] = {starter: [] for starter in starters}
-    peaks = dict.fromkeys(starters, 0.0)
+    clocks: dict[tuple[Case, str], list[Clocked]] = {starter: [] for starter in starters}
     order = list(starters)
     for repeat in range(contest.repeats):
         turn = repeat % len(order)
         for starter in order[turn:] + order[:turn]:
-            elapsed, peak = _timed(starters[starter].update, device)
-            seconds[starter].append(elapsed)
-            peaks[starter] = max(peak, peaks[starter])
+            clocks[starter].append(_timed(starters[starter].update, device))
     return [
         Measured(
             case=case.name,
             way=way,
-            seconds=tuple(seconds[case, way]),
+            seconds=tuple(clock.seconds for clock in clocks[case, way]),
+            cpu_seconds=statistics.median(clock.cpu_seconds for clock in clocks[case, way]),
             grad_norm=norms[case, way],
             micro_batches=ready.micro_batches,
             filling=ready.filling,
-            peak_memory_gib=peaks[case, way] if device.type == "cuda" else None,
+            peak_memory_gib=max(clock.peak_gib for clock in clocks[case, way]) if device.type == "cuda" else None,
         )
         for (case, way), ready in starters.items()
     ]
@@ -221,17 +227,25 @@ def _my_rows(case: Case, contest: Contest) -> list[Row]:
     return share_out(rows, contest.ranks)[dist.get_rank()]
 
 
-def _timed(update: Update, device: torch.device) -> tuple[float, float]:
-    """(seconds, peak GPU memory in GiB) of one update, from when all ranks are ready until all have ended."""
+@dataclass(frozen=True, slots=True)
+class Clocked:
+    """One update."""
+
+    seconds: float  # from when all ranks are ready until all have ended
+    cpu_seconds: float  # of this rank
+    peak_gib: float  # GPU memory; 0 on a CPU
+
+
+def _timed(update: Update, device: torch.device) -> Clocked:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     _meet(device)
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     update()
     _meet(device)
-    elapsed = time.perf_counter() - began
-    return elapsed, torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+    ended, ended_cpu = time.perf_counter(), time.process_time()
+    return Clocked(ended - began, ended_cpu - began_cpu, torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0)
 
 
 def _meet(device: torch.device) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from actors.learner.batching import MicroBatch
 from actors.types import Row
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Batch:
     """N rows laid out for one forward pass; M response tokens, in the order of the rows."""
 
     token_ids: torch.Tensor  # [R, L]: packed 1 x tokens, padded N x longest
@@ -26,35 +27,41 @@ class Layout:
     advantages: torch.Tensor  # [N]
 
 
-def packed(rows: Sequence[Row], device: torch.device) -> Layout:
-    """Rows behind one another."""
-    lengths = [len(row.token_ids) for row in rows]
-    starts = np.cumsum([0, *lengths[:-1]])
-    tokens = torch.from_numpy(np.concatenate([row.token_ids for row in rows]).astype(np.int64))[None]
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    return _layout(rows, tokens, positions, starts, tuple(lengths), device)
+def packed(micro: MicroBatch) -> Batch:
+    """This project's own micro-batch, laid out for the bare loop: the same rows behind one another."""
+    batch = micro.batch
+    return Batch(
+        token_ids=batch.token_ids[None],
+        positions=batch.positions[None],
+        lengths=batch.sequence_lengths,
+        places=batch.predictors,
+        targets=batch.targets,
+        owners=torch.arange(len(batch.lengths), device=batch.lengths.device).repeat_interleave(batch.lengths),
+        old_logprobs=micro.behaviour.flatten()[batch.cells],
+        counts=batch.lengths.float(),
+        advantages=micro.advantages,
+    )
 
 
-def padded(rows: Sequence[Row], device: torch.device) -> Layout:
+def padded(rows: Sequence[Row], device: torch.device) -> Batch:
     """Rows side by side, filled up on the right. A causal model needs no mask for that: nothing that counts looks at the filling."""
     longest = max(len(row.token_ids) for row in rows)
     tokens = torch.zeros((len(rows), longest), dtype=torch.int64)
     for line, row in zip(tokens, rows, strict=True):
         line[: len(row.token_ids)] = torch.from_numpy(row.token_ids.astype(np.int64))
-    positions = torch.arange(longest).expand_as(tokens)
-    return _layout(rows, tokens, positions, np.arange(len(rows)) * longest, None, device)
-
-
-def cut(rows: Sequence[Row], budget: int) -> list[list[Row]]:
-    """Rows in as few parts of at most `budget` tokens as filling one after the other gives, the longest rows first."""
-    parts: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: -len(row.token_ids)):
-        room = (part for part in parts if sum(len(other.token_ids) for other in part) + len(row.token_ids) <= budget)
-        part = next(room, None)
-        if part is None:
-            parts.append(part := [])
-        part.append(row)
-    return parts
+    counts = torch.tensor([len(row.mask) for row in rows])
+    places = torch.cat([torch.arange(len(row.mask)) + line * longest + row.prompt_length - 1 for line, row in enumerate(rows)])
+    return Batch(
+        token_ids=tokens.to(device),
+        positions=torch.arange(longest, device=device).expand_as(tokens),
+        lengths=None,
+        places=places.to(device),
+        targets=tokens.flatten()[places + 1].to(device),
+        owners=torch.arange(len(rows)).repeat_interleave(counts).to(device),
+        old_logprobs=torch.from_numpy(np.concatenate([row.logprobs for row in rows])).to(device),
+        counts=counts.to(device, torch.float32),
+        advantages=torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device),
+    )
 
 
 def rectangles(rows: Sequence[Row], budget: int) -> list[list[Row]]:
@@ -75,27 +82,3 @@ def even_out(parts: list[list[Row]], count: int) -> list[list[Row]]:
         part = parts[largest]
         parts[largest : largest + 1] = [part[: len(part) // 2], part[len(part) // 2 :]]
     return parts
-
-
-def _layout(
-    rows: Sequence[Row],
-    token_ids: torch.Tensor,
-    positions: torch.Tensor,
-    starts: Sequence[int],
-    lengths: tuple[int, ...] | None,
-    device: torch.device,
-) -> Layout:
-    counts = torch.tensor([len(row.mask) for row in rows])
-    first = [start + row.prompt_length - 1 for start, row in zip(starts, rows, strict=True)]
-    places = torch.cat([torch.arange(int(count)) + int(start) for start, count in zip(first, counts, strict=True)])
-    return Layout(
-        token_ids=token_ids.to(device),
-        positions=positions.to(device),
-        lengths=lengths,
-        places=places.to(device),
-        targets=token_ids.flatten()[places + 1].to(device),
-        owners=torch.arange(len(rows)).repeat_interleave(counts).to(device),
-        old_logprobs=torch.from_numpy(np.concatenate([row.logprobs for row in rows])).to(device),
-        counts=counts.to(device, torch.float32),
-        advantages=torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device),
-    )

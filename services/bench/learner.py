@@ -81,7 +81,7 @@ class Settings:
     def cases(self) -> list[Case]:
         """Batches over all ranks."""
         if self.row_tokens:
-            return [Case(f"{length} tokens a row", ((1, length - 1),) * 2 * self.ranks, length) for length in self.row_tokens]
+            return [Case(f"{length} tokens a row", ((1, length - 1),) * 2 * self.ranks, length, length) for length in self.row_tokens]
         pairs = rollout_lengths(self.tokens * self.ranks, np.random.default_rng(self.seed), divisor=self.length_divisor)
         return [Case("rollouts", tuple(pairs), self.micro_batch_tokens or self.tokens + max(map(sum, pairs)))]
 
@@ -102,15 +102,19 @@ def run(settings: Settings) -> Report:
     """Measure, and hold the figures against the aims."""
     cases, device = settings.cases, device_name(settings.device)
     measured = measure(settings.contest, cases)
-    rows = [_row(one, next(case for case in cases if case.name == one.case), settings, device) for one in measured]
-    found = _ratios(measured, cases, settings, rows)
+    rows: list[Row] = []
+    found: dict[str, Spread] = {}
+    for case in cases:
+        of_case = [one for one in measured if one.case == case.name]
+        rows += [_row(one, case, settings, device) for one in of_case] + _published(case, settings)
+        found |= _ratios(of_case, case, settings, device)
     return Report(
         bench="learner",
         device=device,
-        settings=asdict(settings) | {"threads": settings.contest.threads, "rows": sum(len(case.pairs) for case in cases)},
-        rows=rows + _published(settings),
+        settings=asdict(settings) | {"threads": settings.contest.threads, "sequences": [len(case.pairs) for case in cases]},
+        rows=rows,
         ratios=found,
-        aims=_aims(found),
+        aims=[aim for case in cases for aim in _aims(found, case)],
         notes=[
             "one optimizer update: forward, GMPO, backward, clipping, fused AdamW; tokens are prompt and response, without padding",
             "gmpo's clock includes cutting and packing the rows and the step's metrics; the others' batches are laid out beforehand",
@@ -128,6 +132,7 @@ def _row(one: Measured, case: Case, settings: Settings, device: str) -> Row:
         "tokens_per_s_low": rates.low,
         "tokens_per_s_high": rates.high,
         "seconds_median": Spread.of(one.seconds).median,
+        "cpu_seconds_median": one.cpu_seconds,
         "mfu": _mfu(one, case, settings, device),
         "peak_memory_gib": one.peak_memory_gib,
         "micro_batches": one.micro_batches,
@@ -137,61 +142,50 @@ def _row(one: Measured, case: Case, settings: Settings, device: str) -> Row:
 
 
 def _mfu(one: Measured, case: Case, settings: Settings, device: str) -> float | None:
+    """Share of the GPUs' peak; None where that is not known."""
     peak = peak_flops(device)
     if peak is None:
         return None
     return SHAPES[settings.model].update_flops(case.pairs) / Spread.of(one.seconds).median / peak / settings.ranks
 
 
-def _published(settings: Settings) -> list[Row]:
+def _published(case: Case, settings: Settings) -> list[Row]:
+    if (found := PUBLISHED.get((settings.model, case.row_tokens))) is None:
+        return []
     return [
         {
-            "case": f"{length} tokens a row",
+            "case": case.name,
             "way": f"{found.source}, published, H100",
             "tokens_per_s_median": found.tokens_per_s,
             "mfu": found.mfu,
             "peak_memory_gib": found.peak_memory_gib,
             "micro_batches": 2,
         }
-        for length in settings.row_tokens
-        if (found := PUBLISHED.get((settings.model, length)))
     ]
 
 
-def _ratios(measured: Sequence[Measured], cases: Sequence[Case], settings: Settings, rows: Sequence[Row]) -> dict[str, Spread]:
-    """Of tokens per second: gmpo over the fastest of each kind of rival; and of MFU over what was published."""
+def _ratios(measured: Sequence[Measured], case: Case, settings: Settings, device: str) -> dict[str, Spread]:
+    """Tokens per second of gmpo over the fastest rival of each kind; its MFU, alone and over what was published."""
+    ours = next((one for one in measured if one.way == "gmpo"), None)
+    if ours is None:
+        return {}
     found: dict[str, Spread] = {}
-    for case in cases:
-        ours = next((one for one in measured if one.case == case.name and one.way == "gmpo"), None)
-        if ours is None:
-            continue
-        tag = "" if len(cases) == 1 else f", {case.name}"
-        for kind in WAYS[1:]:
-            rivals = [one for one in measured if one.case == case.name and one.way.startswith(kind)]
-            if rivals:
-                best = min(rivals, key=lambda one: Spread.of(one.seconds).median)
-                found[f"gmpo_over_{kind}{tag}"] = ratios(best.seconds, ours.seconds)
-    for row in rows:
-        if row["way"] == "gmpo" and row["mfu"] is not None:
-            found |= _mfu_ratios(float(row["mfu"]), str(row["case"]), settings)
+    for kind in WAYS[1:]:
+        if rivals := [one for one in measured if one.way.startswith(kind)]:
+            fastest = min(rivals, key=lambda one: Spread.of(one.seconds).median)
+            found[f"gmpo_over_{kind}, {case.name}"] = ratios(fastest.seconds, ours.seconds)
+    if (mfu := _mfu(ours, case, settings, device)) is not None:
+        found[f"mfu, {case.name}"] = Spread.of([mfu])
+        if published := PUBLISHED.get((settings.model, case.row_tokens)):
+            found[f"mfu_over_published, {case.name}"] = Spread.of([mfu / published.mfu])
     return found
 
 
-def _mfu_ratios(mfu: float, case: str, settings: Settings) -> dict[str, Spread]:
-    length = int(case.split()[0]) if settings.row_tokens else 0
-    found = {f"mfu, {case}": Spread.of([mfu])}
-    if published := PUBLISHED.get((settings.model, length)):
-        found[f"mfu_over_{published.source}, {case}"] = Spread.of([mfu / published.mfu])
-    return found
-
-
-def _aims(found: Mapping[str, Spread]) -> list[Aim]:
-    bounds = {
-        "gmpo_over_bare": BARE_AIM,
-        "gmpo_over_padded": PADDED_AIM,
-        "mfu_over": PUBLISHED_AIM,
-        f"mfu, {MFU_AIM_AT} ": MFU_AIM,
-    }
-    return [
-        Aim.at_least(name, bound, spread) for name, spread in found.items() for prefix, bound in bounds.items() if name.startswith(prefix)
-    ]
+def _aims(found: Mapping[str, Spread], case: Case) -> list[Aim]:
+    bounds = {"gmpo_over_bare": BARE_AIM, "gmpo_over_padded": PADDED_AIM, "mfu_over_published": PUBLISHED_AIM}
+    if case.row_tokens:
+        del bounds["gmpo_over_padded"]  # rows of one length need no padding
+    if case.row_tokens == MFU_AIM_AT:
+        bounds["mfu"] = MFU_AIM
+    named = {f"{ratio}, {case.name}": bound for ratio, bound in bounds.items()}
+    return [Aim.at_least(name, bound, found[name]) for name, bound in named.items() if name in found]

@@ -84,7 +84,7 @@ class Published:
     peak_memory_gib: float
 
 
-PUBLISHED = {
+PUBLISHED: dict[tuple[str, int | None], Published] = {
     ("qwen3-0.6b", 16_384): Published("prime-rl", 0.111, 11_900, 12.5),
     ("qwen3-0.6b", 65_536): Published("prime-rl", 0.268, 10_150, 19.6),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from services.bench.results import Report
@@ -13,8 +14,12 @@ from services.bench.results import Report
 def show(report: Report, out: Console) -> None:
     """Rows, ratios with their aims, and how to read them."""
     out.print(f"{report.bench}: {report.device}", markup=False)
-    out.print(_rows(report))
-    out.print(_ratios(report))
+    tables = _rows(report), _ratios(report)
+    # As wide as figures need, whatever the screen: a broken number is worse than a broken line, and a pipe has no width.
+    width = max(Measurement.get(out, out.options.update(max_width=1_000), table).maximum for table in tables)
+    wide = Console(file=out.file, width=max(out.width, width), highlight=False)
+    for table in tables:
+        wide.print(table)
     for note in report.notes:
         out.print(f"  {note}", style="dim", markup=False)
 
@@ -24,7 +29,7 @@ def _rows(report: Report) -> Table:
     names = list(dict.fromkeys(name for row in report.rows for name in row))
     shown = [name for name in names if any(row.get(name) is not None for row in report.rows)]
     for name in shown:
-        table.add_column(name.replace("_", " "), justify="left" if _is_text(name, report) else "right", overflow="fold")
+        table.add_column(name.replace("_", " "), justify="left" if _is_text(name, report) else "right")
     for row in report.rows:
         table.add_row(*(_figure(row.get(name)) for name in shown))
     return table

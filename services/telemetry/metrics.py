@@ -87,7 +87,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("learner/correction_mean", "", "gauge", "Mean rollout-correction weight of a token"),
     Metric("learner/correction_rejected", "fraction", "gauge", "Share of tokens that the rollout correction leaves out"),
     Metric("learner/sequence_ratio", "", "gauge", "Mean ratio of a response, current to old policy, as the objective weighs it"),
-    Metric("learner/clip_fraction", "fraction", "gauge", "Share of tokens whose clip binds; of responses where the objective clips whole ones"),
+    Metric("learner/clip_fraction", "fraction", "gauge", "Share of tokens (responses, where whole ones are clipped) whose clip binds"),
     Metric("learner/entropy", "nats", "gauge", "Mean entropy of the next-token distribution"),
     Metric("learner/kl_ref", "nats", "gauge", "KL to the frozen starting policy (k3)"),
     Metric("learner/kl_behaviour", "nats", "gauge", "KL to the policy that sampled the tokens"),

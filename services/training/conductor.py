@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 
-from actors.errors import GmpoError
+from actors.errors import NothingToLearn, TrainingDiverged
 from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
 from actors.replay.ledger import State
@@ -63,7 +63,7 @@ class Conductor:
         self._admission = Admission(recipe.outstanding)
         self._ordinals: Iterator[int] = iter(())  # what is to be admitted next
         self._alike: list[GroupMeta] = []  # groups dropped in a row because all their responses earned the same
-        self._failure: GmpoError | None = None
+        self._failure: NothingToLearn | None = None
         self._held_out = stream.held_out()
         self._refs: dict[int, Any] = {}
         self._recording: set[asyncio.Task[None]] = set()
@@ -173,7 +173,7 @@ class Conductor:
         """Take note of every published step, until the last or until the queue closes."""
         began, self._began = time.time(), time.monotonic()
         while self._step < self._recipe.run.steps:
-            published: Published | None = await self._queue.next_published.remote(self._step)
+            published = await self._next_published()
             if published is None:
                 return
             self._step = published.step
@@ -187,6 +187,13 @@ class Conductor:
             self._console.step(self._step, metrics)
             self._warn(metrics)
             await self._admission.free(len(published.frozen.metas))
+
+    async def _next_published(self) -> Published | None:
+        try:
+            published: Published | None = await self._queue.next_published.remote(self._step)
+        except TrainingDiverged as error:  # as Ray wraps it, with the queue's stack in its text
+            raise getattr(error, "cause", error) from None
+        return published
 
     def _warn(self, metrics: Mapping[str, float]) -> None:
         """Say so, once, when a whole step had nothing to learn from."""
@@ -246,10 +253,10 @@ class Conductor:
         self._recording.add(task)
 
 
-def _nothing_to_learn(step: int, alike: Sequence[GroupMeta]) -> GmpoError:
+def _nothing_to_learn(step: int, alike: Sequence[GroupMeta]) -> NothingToLearn:
     outcomes = [outcome for meta in alike for outcome in meta.outcomes]
     graded = [score for meta in alike for score, outcome in zip(meta.scores, meta.outcomes, strict=True) if outcome in GRADED]
-    return GmpoError(
+    return NothingToLearn(
         f"nothing to learn after step {step}: {len(alike)} groups in a row (replay.max_filtered) whose graded responses all earned the "
         f"same reward (mean {sum(graded) / max(1, len(graded)):.2f}; {len(outcomes) - len(graded)} of {len(outcomes)} responses not graded)"
     )

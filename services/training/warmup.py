@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import ConfigError, ModelError
-from actors.learner.config import AdamWConfig, Fsdp2Config
+from actors.learner.config import LearnerConfig
 from actors.modeling import tiny
 from actors.modeling.config import TinyPolicy
 from actors.prompts.config import DigitsSource, PromptsConfig
@@ -82,8 +82,7 @@ def _teach(recipe: Recipe, directory: Path, tell: Callable[[str], None]) -> None
     model = tiny.make_model(policy)
     tiny.save(model, directory)
     with _single_rank():
-        optimizer = AdamWConfig(lr=warmup.lr)
-        backend = backends.build(model, Fsdp2Config(), optimizer, dtype="float32", device=torch.device("cpu"))
+        backend = backends.build(model, LearnerConfig(), dtype="float32", device=torch.device("cpu"))
         examinee = tiny.make_model(policy)
         accuracy = 0.0
         for update in range(warmup.max_updates):
@@ -107,16 +106,16 @@ def _learn(backend: Backend, problems: list[Prompt], tokenizer: Any, lr: float) 
     """One update towards the right answers."""
     import numpy as np
 
-    from actors.modeling.scoring import rectangle
+    from actors.modeling.packing import pack
 
     answers = [tokenizer.encode(f"{problem.answer}{tiny.END}", add_special_tokens=False) for problem in problems]
     sequences = [
         np.concatenate([problem.token_ids, np.asarray(answer, dtype=np.int32)]) for problem, answer in zip(problems, answers, strict=True)
     ]
-    batch = rectangle(sequences, [len(problem.token_ids) for problem in problems], backend.device)
+    batch = pack(sequences, [len(problem.token_ids) for problem in problems], backend.device)
     scores = backend.score(batch, 1.0)
     backend.backward(-scores.logprobs.sum() / batch.mask.sum(), last=True)
-    backend.step(lr, 1.0)
+    backend.step(lr)
 
 
 def _measure(backend: Backend, examinee: Any, problems: list[Prompt], tokenizer: Any, *, seed: int) -> float:

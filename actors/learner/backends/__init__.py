@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,4 +43,4 @@ def _deepspeed(scorer: Scorer, wire: Wire, config: LearnerConfig, device: torch.
     return DeepSpeedBackend(scorer, wire, config, device=device)
 
 
-_BACKENDS = {Fsdp2Config: _fsdp2, DeepSpeedConfig: _deepspeed}
+_BACKENDS: dict[type, Callable[[Scorer, Wire, LearnerConfig, torch.device], Backend]] = {Fsdp2Config: _fsdp2, DeepSpeedConfig: _deepspeed}

@@ -1,4 +1,8 @@
-"""DeepSpeed's ZeRO: gradients and optimizer state split over the ranks (stage 2), parameters too (stage 3), gradients summed."""
+"""DeepSpeed's ZeRO: gradients and optimizer state split over the ranks (stage 2), parameters too (stage 3), gradients summed.
+
+Where DeepSpeed's interface ends (forgetting gradients, optimizer state before the first step) this reaches into its optimizers, `_zero`,
+as they are in the pinned version.
+"""
 
 from __future__ import annotations
 
@@ -76,12 +80,12 @@ class DeepSpeedBackend:
 
     def discard(self) -> None:
         """See Backend."""
-        self._zero.zero_grad()
-        self._zero.reset_cpu_buffers()
+        self._zero.zero_grad()  # stage 3 then lets the next backward pass overwrite what it holds, instead of adding to it
         self._zero.averaged_gradients.clear()
+        self._zero.reset_cpu_buffers()  # what offloading has noted of norms and overflows
         if self._stage == 2:
             self._zero.all_grad_tensors.clear()
-            self._zero.micro_step_id = -1  # the next backward pass overwrites what was offloaded, instead of adding to it
+            self._zero.micro_step_id = -1  # as zero_grad does for stage 3, where gradients are offloaded
 
     def specs(self) -> Sequence[ParamSpec]:
         """See Backend."""
@@ -134,7 +138,7 @@ class DeepSpeedBackend:
             moments = {key: torch.zeros_like(partition, requires_grad=False) for key in MOMENTS}
             self._optimizer.state[partition] = {"step": torch.zeros((), device=partition.device), **moments}
         if self._stage == 2:
-            self._zero._lazy_init_hp_params_optimizer_state()
+            self._zero._lazy_init_hp_params_optimizer_state()  # links each parameter to its part of them
 
     def _whole(self, parameter: nn.Parameter) -> torch.Tensor:
         with self._deepspeed.zero.GatheredParameters(parameter):
@@ -142,7 +146,7 @@ class DeepSpeedBackend:
 
 
 def _quiet_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, told its device, kept from compiling and from warning of itself.
+    """DeepSpeed, told its device, kept from compiling and from talking of itself.
 
     Its shared-memory all-reduce would be built at the first engine on a CPU: minutes of a compiler, and a start that is killed
     meanwhile leaves a lock on which all later ones wait for ever. It is built only where this table says that it can be.

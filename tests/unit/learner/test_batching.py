@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.learner.batching import assemble, empty_micro_batch, micro_batches
+from actors.learner.batching import MicroBatch, assemble, micro_batches, pieces
 from actors.types import BatchTotals, FloatArray, Prompt, Rollout, RolloutGroup, Row, RowPlan, Span, Work
 
 CPU = torch.device("cpu")
@@ -33,20 +33,24 @@ def work(rows: list[RowPlan], step: int = 5) -> Work:
 
 
 def rows_of(lengths: list[int]) -> list[Row]:
-    nothing = np.zeros(0, dtype=np.bool_)
+    """Rows of these many response tokens, numbered from 1: in their tokens, their log-probs and their advantage."""
     return [
         Row(
-            np.full(2 + length, index, dtype=np.int32),
-            2,
-            np.ones(length, dtype=np.bool_),
-            np.zeros(length, np.float32),
-            None,
-            1.0,
-            0,
-            nothing,
+            token_ids=np.full(2 + length, number, dtype=np.int32),
+            prompt_length=2,
+            mask=np.ones(length, dtype=np.bool_),
+            logprobs=np.full(length, -number, dtype=np.float32),
+            ref_logprobs=None,
+            advantage=float(number),
+            update=0,
+            current=np.arange(length) % 2 == 0,
         )
-        for index, length in enumerate(lengths)
+        for number, length in enumerate(lengths, start=1)
     ]
+
+
+def loads(cut: list[MicroBatch]) -> list[int]:
+    return [sum(micro.batch.sequence_lengths) for micro in cut]
 
 
 def test_rows_are_taken_from_the_groups_the_plan_names() -> None:
@@ -64,23 +68,56 @@ def test_only_tokens_of_the_version_about_to_be_trained_are_current() -> None:
     assert batch.rows[0].current.tolist() == [False, False, True, True, False]
 
 
-@given(lengths=st.lists(st.integers(0, 40), max_size=20), budget=st.integers(1, 100))
-def test_micro_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    cut = micro_batches(rows_of(lengths), budget, CPU)
-    held = [int(first) for micro in cut for first in micro.batch.token_ids[:, 0]]
-    assert sorted(held) == list(range(len(lengths)))
-    for micro in cut:
-        assert micro.batch.token_ids.numel() <= budget or len(micro.advantages) == 1
-        assert micro.mask.shape == micro.behaviour.shape == (len(micro.advantages), micro.batch.width)
-        assert micro.mask.sum(-1).tolist() == micro.batch.lengths.tolist()
+@given(lengths=st.lists(st.integers(0, 40), max_size=20), budget=st.integers(1, 100), more=st.integers(0, 3))
+def test_micro_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int, more: int) -> None:
+    rows = rows_of(lengths)
+    cut = micro_batches(rows, pieces(rows, budget) + more, CPU)
+    held = [number for micro in cut for number in micro.advantages.int().tolist() if number]
+    assert sorted(held) == list(range(1, len(lengths) + 1))
+    assert all(load <= budget or len(micro.advantages) == 1 for load, micro in zip(loads(cut), cut, strict=True))
+
+
+@given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=20), budget=st.integers(1, 100))
+def test_no_fewer_micro_batches_would_do(lengths: list[int], budget: int) -> None:
+    rows = rows_of(lengths)
+    fewer = micro_batches(rows, pieces(rows, budget) - 1, CPU) if pieces(rows, budget) > 1 else None
+    assert fewer is None or any(load > budget and len(micro.advantages) > 1 for load, micro in zip(loads(fewer), fewer, strict=True))
+
+
+@given(lengths=st.lists(st.integers(0, 400), min_size=8, max_size=60), count=st.integers(1, 8))
+def test_pieces_weigh_about_the_same(lengths: list[int], count: int) -> None:
+    weights = loads(micro_batches(rows_of(lengths), count, CPU))
+    assert max(weights) - min(weights) <= max(lengths) + 2
+
+
+def test_a_row_keeps_its_own_figures_in_whatever_piece_it_lands() -> None:
+    lengths = [3, 0, 7, 1, 7]
+    for micro in micro_batches(rows_of(lengths), 2, CPU):
+        for row, number in enumerate(micro.advantages.int().tolist()):
+            length = lengths[number - 1]
+            assert micro.batch.lengths[row] == length
+            assert micro.mask[row].tolist() == [column < length for column in range(micro.batch.width)]
+            assert micro.behaviour[row].tolist() == [-number if column < length else 0 for column in range(micro.batch.width)]
+            assert micro.current[row].tolist() == [column < length and column % 2 == 0 for column in range(micro.batch.width)]
+            assert (micro.batch.spread(micro.batch.targets)[row, :length] == number).all()
+
+
+def test_the_same_rows_are_cut_in_the_same_way() -> None:
+    ours, theirs = (micro_batches(rows_of([5, 5, 9, 5, 0, 9, 2]), 3, CPU) for _ in range(2))
+    assert [micro.advantages.tolist() for micro in ours] == [micro.advantages.tolist() for micro in theirs]
+
+
+def test_without_rows_there_is_nothing_to_cut() -> None:
+    assert pieces([], 100) == 0
+    assert micro_batches([], 0, CPU) == []
 
 
 def test_without_a_reference_there_is_none_to_compare_with() -> None:
     batch = assemble(work([RowPlan(0, 0, 0, 1.0)]), [group(10, [3], reference=False)])
-    [micro] = micro_batches(batch.rows, 100, CPU)
+    [micro] = micro_batches(batch.rows, 1, CPU)
     assert micro.reference is None
 
 
-def test_an_empty_micro_batch_has_something_to_score_and_nothing_to_learn() -> None:
-    micro = empty_micro_batch(CPU)
+def test_pieces_without_rows_have_something_to_score_and_nothing_to_learn() -> None:
+    _, micro = micro_batches(rows_of([4]), 2, CPU)
     assert micro.batch.mask.any() and not micro.mask.any() and not micro.current.any() and not micro.advantages.any()

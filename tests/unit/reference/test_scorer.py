@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors.modeling.scoring import Scorer, rectangle
+from actors.modeling.packing import pack
+from actors.modeling.scoring import Scorer
 from actors.reference.config import ReferenceConfig
 from actors.reference.scorer import ReferenceScorer
 from actors.types import Prompt, Rollout, RolloutGroup
@@ -47,7 +48,7 @@ async def test_every_response_is_scored_however_small_a_pass_may_be(directory: P
     assert [len(row) for row in answered.ref_logprobs] == LENGTHS
     model = Scorer(build_model(0))
     for rollout, found in zip(asked.rollouts, answered.ref_logprobs, strict=True):
-        batch = rectangle([np.concatenate([asked.prompt.token_ids, rollout.token_ids])], [3], torch.device("cpu"))
+        batch = pack([np.concatenate([asked.prompt.token_ids, rollout.token_ids])], [3], torch.device("cpu"))
         with torch.no_grad():
             wanted = model(batch, 0.8).logprobs[0].numpy()[: len(found)]
         np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from actors.errors import LedgerError, QueueClosed, StaleAttempt
+from actors.errors import LedgerError, QueueClosed, StaleAttempt, TrainingDiverged
 from actors.learner.advantages import build
 from actors.learner.config import KlConfig, ZScoreAdvantage
 from actors.replay.ledger import State
@@ -512,6 +512,19 @@ async def test_what_was_published_before_the_end_is_still_told(queue: ReplayQueu
     await queue.close()
     assert await queue.next_published(0) is not None
     assert await queue.next_published(1) is None
+
+
+async def test_a_learner_group_that_gave_up_is_heard_by_the_conductor_and_the_rest_find_the_queue_closed(queue: ReplayQueue) -> None:
+    attempt, _ = await queue.begin()
+    waiting = asyncio.create_task(queue.next_published(0))
+    await asyncio.sleep(0)
+    with pytest.raises(StaleAttempt):
+        await queue.fail(TrainingDiverged("step 1: not finite"), attempt - 1)
+    await queue.fail(TrainingDiverged("step 1: not finite"), attempt)
+    with pytest.raises(TrainingDiverged, match="step 1: not finite"):
+        await waiting
+    with pytest.raises(QueueClosed):
+        await queue.claim(0, 1, 0, 1, attempt)
 
 
 async def test_a_closed_queue_refuses_by_name_whatever_comes(queue: ReplayQueue) -> None:

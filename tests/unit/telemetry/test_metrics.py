@@ -14,8 +14,8 @@ def test_every_metric_has_one_valid_name_in_each_world() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert len({metric.prometheus_name for metric in METRICS}) == len(METRICS)
     for metric in METRICS:
-        assert re.fullmatch(r"[a-z]+(/[a-z_]+)+(/\*)?", metric.name)
-        assert re.fullmatch(r"gmpo_[a-z_]+[a-z]", metric.prometheus_name)
+        assert re.fullmatch(r"[a-z]+(/[a-z_0-9]+)+(/\*)?", metric.name)
+        assert re.fullmatch(r"gmpo_[a-z_0-9]+[a-z0-9]", metric.prometheus_name)
         assert metric.prometheus_name.endswith("_total") == (metric.kind == "counter")
 
 
