@@ -18,7 +18,7 @@ from actors.errors import ModelError
 
 NAME = "gmpo_packed"
 """What transformers knows this attention by."""
-SPARE_PAIRS = 2**16
+SPARE_PAIRS = 2**14
 """Query-key pairs that padding may waste in a bucket: a further call of the kernel costs about as much."""
 LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Kinds of layer that may be run over packed sequences; others mix tokens by other means, which do not know where a sequence ends."""

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}
-"""Logits of a block by kind of device: 16 MiB in float32, which a CPU's cache still helps with, and 512 MiB."""
+CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
+"""Logits of a block by kind of device: 16 MiB in float32, which a CPU's cache still helps with, and 256 MiB."""
 
 
 class TokenScores(NamedTuple):
@@ -80,10 +80,10 @@ class _Score(torch.autograd.Function):
         grad_weight = torch.empty_like(weight) if wants_weight else None
         for block in _blocks(len(weight), ctx.width):
             logits = kept[0] if kept else _logits(hidden, weight[block], ctx.temperature)
-            weights = (logits - top[:, None]).exp_()
-            grad = weights * (-grad_logprobs / total)[:, None]
+            powers = (logits - top[:, None]).exp_()  # probabilities times total
+            grad = powers * (-grad_logprobs / total)[:, None]
             if ctx.entropy_gradient:
-                probabilities = weights.div_(total[:, None])
+                probabilities = powers.div_(total[:, None])
                 # entr(p) = -p log p, and 0 where p is.
                 grad += grad_entropy[:, None] * (torch.special.entr(probabilities) - probabilities * entropy[:, None])
             columns, inside = _columns(targets, block)
@@ -105,7 +105,7 @@ class _Sums(NamedTuple):
 
     @classmethod
     def of_nothing(cls, hidden: torch.Tensor) -> _Sums:
-        """What adds nothing, for rows of hidden states."""
+        """Over no columns, for rows of hidden states. The top is as low as a number goes: an infinite one would come out as no number."""
         nothing = hidden.new_zeros(len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32))
         return cls(nothing + torch.finfo(nothing.dtype).min, nothing, nothing)
 
@@ -114,8 +114,8 @@ class _Sums(NamedTuple):
         """Over the columns of [M, width]."""
         top = logits.amax(-1)
         shifted = logits - top[:, None]
-        weights = shifted.exp()
-        return cls(top, weights.sum(-1), shifted.mul_(weights).sum(-1))
+        powers = shifted.exp()
+        return cls(top, powers.sum(-1), shifted.mul_(powers).sum(-1))
 
     def joined(self, other: _Sums) -> _Sums:
         """Over the columns of both."""

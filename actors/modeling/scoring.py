@@ -19,7 +19,7 @@ class Scorer(nn.Module):
     """Wraps a Hugging Face causal model so that one forward call yields token scores and never all logits.
 
     The output layer is applied inside this module's forward, where a sharded model's parameters are whole. From then on the model attends
-    over packed sequences only. ModelError: a model whose layers cannot, or whose logits would not be its own.
+    over packed sequences only. ModelError: a model whose layers cannot, or whose logits are more than a product with the output layer.
     """
 
     def __init__(self, model: Any) -> None:

@@ -10,19 +10,18 @@ Timed of the bare loop is the same without cutting, packing and metrics.
 from __future__ import annotations
 
 import gc
-import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from pydantic import TypeAdapter
 
 from actors.errors import GmpoError
 from actors.learner.batching import micro_batches, pieces
@@ -77,11 +76,15 @@ class Measured:
     case: str
     way: str
     seconds: tuple[float, ...]  # of one update, a repeat each
-    cpu_seconds: float  # of rank 0's threads: the median, which a busy machine changes less than seconds
+    cpu_seconds: tuple[float, ...]  # of rank 0's threads: a busy machine changes them less
     grad_norm: float  # of its first update
     micro_batches: int  # of rank 0
     filling: float  # padding, as a share of the tokens computed on rank 0
     peak_memory_gib: float | None  # greatest of rank 0's GPU, all ways' weights included
+
+
+_MEASURED = TypeAdapter(list[Measured])
+MEASURED_FILE = "measured.json"
 
 
 def measure(contest: Contest, cases: Sequence[Case]) -> list[Measured]:
@@ -89,8 +92,7 @@ def measure(contest: Contest, cases: Sequence[Case]) -> list[Measured]:
     with tempfile.TemporaryDirectory(prefix="gmpo-bench-") as directory:
         # A failing rank takes the others with it, and none outlives this process.
         torch.multiprocessing.spawn(_rank, (contest, tuple(cases), directory), nprocs=contest.ranks)
-        found = json.loads((Path(directory) / "measured.json").read_text())
-    return [Measured(**{**entry, "seconds": tuple(entry["seconds"])}) for entry in found]
+        return _MEASURED.validate_json((Path(directory) / MEASURED_FILE).read_bytes())
 
 
 def _rank(rank: int, contest: Contest, cases: tuple[Case, ...], directory: str) -> None:
@@ -105,7 +107,7 @@ def _rank(rank: int, contest: Contest, cases: tuple[Case, ...], directory: str) 
         competitors = {way: _competitor(way, contest, device) for way in contest.ways}
         found = _compete(competitors, cases, contest, device)
         if rank == 0:
-            (Path(directory) / "measured.json").write_text(json.dumps([asdict(measured) for measured in found]))
+            (Path(directory) / MEASURED_FILE).write_bytes(_MEASURED.dump_json(found))
     finally:
         dist.destroy_process_group()
 
@@ -212,7 +214,7 @@ def _compete(competitors: Mapping[str, Competitor], cases: Sequence[Case], conte
             case=case.name,
             way=way,
             seconds=tuple(clock.seconds for clock in clocks[case, way]),
-            cpu_seconds=statistics.median(clock.cpu_seconds for clock in clocks[case, way]),
+            cpu_seconds=tuple(clock.cpu_seconds for clock in clocks[case, way]),
             grad_norm=norms[case, way],
             micro_batches=ready.micro_batches,
             filling=ready.filling,

@@ -118,6 +118,7 @@ def run(settings: Settings) -> Report:
         notes=[
             "one optimizer update: forward, GMPO, backward, clipping, fused AdamW; tokens are prompt and response, without padding",
             "gmpo's clock includes cutting and packing the rows and the step's metrics; the others' batches are laid out beforehand",
+            "by CPU time: of rank 0's threads, which other people's work on the machine changes less; the aims speak of the clock",
             "ratios: of the same round, ways taking turns; mfu: see Shape.update_flops, recomputation is not counted",
         ],
     )
@@ -132,7 +133,7 @@ def _row(one: Measured, case: Case, settings: Settings, device: str) -> Row:
         "tokens_per_s_low": rates.low,
         "tokens_per_s_high": rates.high,
         "seconds_median": Spread.of(one.seconds).median,
-        "cpu_seconds_median": one.cpu_seconds,
+        "cpu_seconds_median": Spread.of(one.cpu_seconds).median,
         "mfu": _mfu(one, case, settings, device),
         "peak_memory_gib": one.peak_memory_gib,
         "micro_batches": one.micro_batches,
@@ -174,6 +175,8 @@ def _ratios(measured: Sequence[Measured], case: Case, settings: Settings, device
         if rivals := [one for one in measured if one.way.startswith(kind)]:
             fastest = min(rivals, key=lambda one: Spread.of(one.seconds).median)
             found[f"gmpo_over_{kind}, {case.name}"] = ratios(fastest.seconds, ours.seconds)
+            if settings.device == "cpu":
+                found[f"gmpo_over_{kind} by CPU time, {case.name}"] = ratios(fastest.cpu_seconds, ours.cpu_seconds)
     if (mfu := _mfu(ours, case, settings, device)) is not None:
         found[f"mfu, {case.name}"] = Spread.of([mfu])
         if published := PUBLISHED.get((settings.model, case.row_tokens)):

@@ -6,11 +6,9 @@ import asyncio
 import threading
 from typing import Any
 
-from pyarrow.fs import FileSelector, FileType
 from ray.exceptions import RayActorError
 
 from actors.errors import GmpoError
-from actors.learner.checkpoint import open_root
 from actors.learner.loop import LoopSpec, learn
 from services.config import Recipe
 from services.training.rundir import CHECKPOINTS, RunDirectory
@@ -61,7 +59,6 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
 
     learner = recipe.learner
     resources = {"CPU": learner.cpus} | ({"GPU": learner.gpus} if gpu else {})
-    _forget(run.checkpoints)
     trainer = TorchTrainer(
         learn,
         train_loop_config={"spec": spec},
@@ -77,11 +74,3 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
         trainer.fit()
     except (TrainingFailedError, RayActorError) as error:
         raise GmpoError(f"the learner group failed: {error}") from error
-
-
-def _forget(checkpoints: str) -> None:
-    """Delete Ray Train's own record of checkpoints: ours decides which exist and which is restored, and two records can disagree."""
-    filesystem, base = open_root(checkpoints)
-    for info in filesystem.get_file_info(FileSelector(base, allow_not_found=True)):
-        if info.type is FileType.File and info.base_name.endswith("snapshot.json"):
-            filesystem.delete_file(info.path)

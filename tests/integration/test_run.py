@@ -117,3 +117,40 @@ def test_the_math_file_goes_through_every_pool(gmpo: Gmpo, warm_model: Path, met
     assert all(row["outcome"] in {"right", "wrong", "unparseable"} for row in rows)
     assert all(len(row["ref_logprobs"]) == len(row["logprobs"]) == len(row["token_ids"]) for row in rows)
     assert "no answer" in gmpo.output.read_text() or "left out" in gmpo.output.read_text()
+
+
+def test_dapo_with_adapters_on_deepspeed_filters_what_teaches_nothing(gmpo: Gmpo, warm_model: Path, metrics: Metrics) -> None:
+    run = gmpo.train(
+        "dapo",
+        *SMALL,
+        "run.steps=3",
+        "replay.dynamic_sampling=true",
+        "reward.overlong={limit: 16, buffer: 4}",
+        "learner.objective={type: dapo}",
+        "learner.backend={type: deepspeed, stage: 3}",
+        "learner.lora={rank: 4, alpha: 8}",
+        "learner.correction={type: tis}",
+    )
+    lines, rows = metrics(run), rollouts(run)
+    assert all(line["reward/zero_advantage_groups"] == 0 and line["weights/digest_ok"] == 1 for line in lines)
+    scores: dict[int, set[float]] = {}
+    for row in rows:
+        scores.setdefault(row["ordinal"], set()).add(row["score"])
+    assert len(scores) == 3 * 4 and all(len(different) > 1 for different in scores.values())
+    dropped = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines() if '"dropped"' in line]
+    assert dropped and {event["reason"] for event in dropped if event["event"] == "dropped"} == {"filtered"}
+    assert verify_version(run / "policies" / "step-3").step == 3
+
+
+def test_a_run_that_diverges_ends_by_name_and_publishes_nothing(gmpo: Gmpo, warm_model: Path) -> None:
+    overrides = (
+        "run.name=diverging",
+        *SMALL,
+        "learner.optimizer.lr=1.0e+30",
+        "learner.updates_per_step=4",
+        "learner.max_skipped_updates=2",
+    )
+    assert gmpo.start("train", str(ROOT / "deploy/recipes/tiny.yaml"), *overrides).wait(300) == 1
+    assert "TrainingDiverged: step 1: 2 updates in a row" in gmpo.output.read_text()
+    assert [place.name for place in (gmpo.root / "diverging" / "policies").iterdir()] == ["step-0"]
+    assert gmpo.leftovers() == []
