@@ -33,8 +33,6 @@ class Fsdp2Config(Section):
     type: Literal["fsdp2"] = "fsdp2"
     cpu_offload: bool = False
     """Keep parameters, gradients and optimizer state of GPUs in host memory; the optimizer then runs on the CPU."""
-    compile: bool = False
-    """Compile each decoder layer with torch.compile; the first batches then take minutes."""
 
 
 class DeepSpeedConfig(Section):
@@ -192,6 +190,8 @@ class LearnerConfig(Section):
     """How parameters are spread over ranks."""
     activation_checkpointing: bool = False
     """Recompute each decoder layer in the backward pass: less memory, a third more work."""
+    compile: bool = False
+    """Compile each decoder layer by torch.compile; the first batches then take minutes."""
     lora: LoraConfig | None = None
     """Train low-rank adapters instead of all weights."""
     micro_batch_tokens: int = Field(16_384, gt=0)

@@ -1,4 +1,4 @@
-"""Log-probs and entropies of tokens, block by block: [tokens x vocabulary] never exists as a whole, forward or backward.
+"""Log-probs and entropies of tokens, block by block: [tokens x vocabulary], unless small, never exists as a whole, forward or backward.
 
 A block is a slice of the vocabulary under all tokens, not a few tokens under the whole vocabulary. The output layer, by far the largest
 operand, is then read once a pass, and each part of its gradient is one matrix product: nothing is added up in its own, perhaps 16-bit,
@@ -7,6 +7,7 @@ type. What does add up over the blocks is small, [tokens x hidden], and in float
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from torch.autograd.function import once_differentiable
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
 """Logits of a block by kind of device: 16 MiB in float32, which a CPU's cache still helps with, and 256 MiB."""
+KEPT_LOGITS = {"cpu": 2**26, "cuda": 2**27}
+"""Logits that wait for the backward pass, which need not compute them again: 256 MiB in float32, and 512 MiB."""
 
 
 class TokenScores(NamedTuple):
@@ -32,17 +35,20 @@ def score_tokens(
     temperature: float = 1.0,
     entropy_gradient: bool = False,
     chunk_logits: int | None = None,
+    kept_logits: int | None = None,
 ) -> TokenScores:
     """Score `targets` under softmax(hidden @ weight.T / temperature).
 
     hidden: [M, H] of the positions that predict; weight: [V, H], the output layer, of the same type; targets: [M] int64.
-    Returns [M] each, float32 or better; log-probs carry a gradient, the entropies only with `entropy_gradient`. Logits are recomputed in
-    the backward pass unless all of them fit into one block. `chunk_logits`: logits of a block, if not CHUNK_LOGITS.
+    Returns [M] each, float32 or better; log-probs carry a gradient, the entropies only with `entropy_gradient`.
+    `chunk_logits` and `kept_logits` stand in for CHUNK_LOGITS and KEPT_LOGITS: how many are alive in a block, and how many, of whole
+    blocks, are kept between the passes.
     """
-    chunk = chunk_logits or CHUNK_LOGITS[hidden.device.type]
-    width = max(1, chunk // max(1, len(hidden)))
+    width = max(1, (chunk_logits or CHUNK_LOGITS[hidden.device.type]) // max(1, len(hidden)))
+    kept = (KEPT_LOGITS[hidden.device.type] if kept_logits is None else kept_logits) // max(1, len(hidden) * width)
+    learns = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     score: Callable[..., tuple[torch.Tensor, torch.Tensor]] = _Score.apply
-    return TokenScores(*score(hidden, weight, targets, temperature, width, entropy_gradient))
+    return TokenScores(*score(hidden, weight, targets, temperature, entropy_gradient, width, kept if learns else 0))
 
 
 class _Score(torch.autograd.Function):
@@ -53,18 +59,27 @@ class _Score(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float, width: int, entropy_gradient: bool
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float,
+        entropy_gradient: bool,
+        width: int,  # of a block
+        kept_blocks: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         sums = _Sums.of_nothing(hidden)
         picked = torch.zeros_like(sums.total)
+        kept: list[torch.Tensor] = []
         for block in _blocks(len(weight), width):
             logits = _logits(hidden, weight[block], temperature)
             columns, inside = _columns(targets, block)
             picked = torch.where(inside, logits.gather(1, columns).squeeze(1), picked)
             sums = sums.joined(_Sums.of(logits))
+            if len(kept) < kept_blocks:
+                kept.append(logits)
         normalizer = sums.total.log()  # less the greatest logit
         logprobs, entropy = picked - sums.top - normalizer, normalizer - sums.moment / sums.total
-        kept = [logits] if width >= len(weight) else []
         ctx.save_for_backward(hidden, weight, targets, sums.top, sums.total, entropy, *kept)
         ctx.temperature, ctx.width, ctx.entropy_gradient = temperature, width, entropy_gradient
         if not entropy_gradient:
@@ -78,8 +93,8 @@ class _Score(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden, dtype=top.dtype) if wants_hidden else None
         grad_weight = torch.empty_like(weight) if wants_weight else None
-        for block in _blocks(len(weight), ctx.width):
-            logits = kept[0] if kept else _logits(hidden, weight[block], ctx.temperature)
+        for block, logits in itertools.zip_longest(_blocks(len(weight), ctx.width), kept):
+            logits = _logits(hidden, weight[block], ctx.temperature) if logits is None else logits
             powers = (logits - top[:, None]).exp_()  # probabilities times total
             grad = powers * (-grad_logprobs / total)[:, None]
             if ctx.entropy_gradient:
@@ -93,7 +108,7 @@ class _Score(torch.autograd.Function):
                 grad_hidden += grad @ weight[block]
             if grad_weight is not None:
                 torch.mm(grad.T, hidden, out=grad_weight[block])
-        return grad_hidden.to(hidden.dtype) if grad_hidden is not None else None, grad_weight, None, None, None, None
+        return grad_hidden.to(hidden.dtype) if grad_hidden is not None else None, grad_weight, None, None, None, None, None
 
 
 class _Sums(NamedTuple):

@@ -27,6 +27,9 @@ def build(model: Any, config: LearnerConfig, *, dtype: str, device: torch.device
     if config.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()  # transformers recomputes in training mode only; without dropout nothing else changes
+    if config.compile:
+        for layer in model.get_decoder().layers:
+            layer.compile()
     wire = Wire(model, getattr(torch, dtype))
     return _BACKENDS[type(config.backend)](Scorer(model), wire, config, device)
 

@@ -38,8 +38,6 @@ class Fsdp2Backend:
         precision = MixedPrecisionPolicy(param_dtype=wire.dtype, reduce_dtype=torch.float32)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         for layer in scorer.model.get_decoder().layers:
-            if config.backend.compile:
-                layer.compile()
             _shard(layer, mesh=mesh, mp_policy=precision, offload_policy=offload)
         _shard(self._scorer, mesh=mesh, mp_policy=precision, offload_policy=offload)
         adamw = config.optimizer

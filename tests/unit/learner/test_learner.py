@@ -233,3 +233,11 @@ def test_percentiles_lie_between_the_extremes() -> None:
     found = make(denominator="behaviour").train(batch()).metrics
     order = [found[f"learner/log_ratio_{name}"] for name in ("min", "p01", "p99", "max")]
     assert order == sorted(order)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:The .grad attribute:UserWarning")  # torch's compiler's own
+def test_compiled_layers_make_the_same_update() -> None:
+    plain, compiled = make(), make(compile=True)
+    before = weights(plain)
+    same_figures(plain.train(batch()), compiled.train(batch()))
+    assert distance(weights(plain), weights(compiled)) < 1e-3 * distance(weights(plain), before)

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from actors.modeling.logprobs import CHUNK_LOGITS, TokenScores, score_tokens
+from actors.modeling.logprobs import CHUNK_LOGITS, KEPT_LOGITS, TokenScores, score_tokens
 
 TOKENS, WIDTH, VOCABULARY = 23, 8, 50
 CHUNKS = [1, TOKENS, 7 * TOKENS, 49 * TOKENS, 50 * TOKENS, 2**24]
+KEPT = [0, 14 * TOKENS, 2**24]
 
 
 def inputs(tokens: int = TOKENS, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -35,11 +36,12 @@ def loss(scores: TokenScores, *, entropy: bool) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("kept", KEPT)
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("entropy", [False, True])
-def test_values_and_gradients_are_those_of_all_logits_at_once(chunk: int, temperature: float, entropy: bool) -> None:
+def test_values_and_gradients_are_those_of_all_logits_at_once(chunk: int, kept: int, temperature: float, entropy: bool) -> None:
     ours, theirs = inputs(), inputs()
-    found = score_tokens(*ours, temperature=temperature, entropy_gradient=entropy, chunk_logits=chunk)
+    found = score_tokens(*ours, temperature=temperature, entropy_gradient=entropy, chunk_logits=chunk, kept_logits=kept)
     wanted = expected(*theirs, temperature)
     assert found.logprobs.dtype == found.entropy.dtype == torch.float32
     torch.testing.assert_close(found.logprobs.double(), wanted.logprobs, rtol=1e-5, atol=1e-5)
@@ -51,13 +53,13 @@ def test_values_and_gradients_are_those_of_all_logits_at_once(chunk: int, temper
         assert (mine.grad - reference.grad).norm() < 1e-6 * reference.grad.norm()
 
 
-@pytest.mark.parametrize("chunk", [5 * TOKENS, 2**24], ids=["recomputed", "kept"])
+@pytest.mark.parametrize("kept", [0, 2**24], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("entropy", [False, True])
-def test_gradients_agree_with_finite_differences_in_float64(chunk: int, entropy: bool) -> None:
+def test_gradients_agree_with_finite_differences_in_float64(kept: int, entropy: bool) -> None:
     hidden, weight, targets = inputs(5, torch.float64)
 
     def score(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        scores = score_tokens(hidden, weight, targets, temperature=0.7, entropy_gradient=entropy, chunk_logits=chunk)
+        scores = score_tokens(hidden, weight, targets, temperature=0.7, entropy_gradient=entropy, chunk_logits=35, kept_logits=kept)
         return tuple(scores) if entropy else (scores.logprobs,)
 
     assert torch.autograd.gradcheck(score, (hidden, weight))
@@ -77,7 +79,8 @@ class Largest(TorchDispatchMode):
         return result
 
 
-def test_no_more_logits_than_a_chunk_are_ever_alive_forward_or_backward() -> None:
+@pytest.mark.parametrize("kept", [0, 3])
+def test_no_more_logits_are_alive_than_a_chunk_and_those_that_are_kept(kept: int) -> None:
     chunk = 4 * TOKENS
     saved: list[int] = []
 
@@ -87,18 +90,18 @@ def test_no_more_logits_than_a_chunk_are_ever_alive_forward_or_backward() -> Non
 
     hidden, weight, targets = inputs()
     with Largest() as forward, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        scores = score_tokens(hidden, weight, targets, chunk_logits=chunk)
+        scores = score_tokens(hidden, weight, targets, chunk_logits=chunk, kept_logits=kept * chunk + 1)
     with Largest() as backward:
         scores.logprobs.sum().backward()
     assert forward.elements == backward.elements == chunk
-    assert set(saved) == {hidden.numel(), weight.numel(), TOKENS}  # between the passes no logits at all
+    assert saved.count(chunk) == kept and set(saved) - {chunk} == {hidden.numel(), weight.numel(), TOKENS}
 
 
 def test_probabilities_far_below_what_float32_holds_give_finite_entropies_and_gradients() -> None:
     hidden, weight, targets = inputs()
-    for chunk in (3 * TOKENS, 2**24):
+    for kept in KEPT:
         hidden.grad = None
-        scores = score_tokens(hidden * 300, weight, targets, entropy_gradient=True, chunk_logits=chunk)
+        scores = score_tokens(hidden * 300, weight, targets, entropy_gradient=True, chunk_logits=3 * TOKENS, kept_logits=kept)
         loss(scores, entropy=True).backward()
         assert hidden.grad is not None and hidden.grad.isfinite().all() and scores.entropy.isfinite().all()
 
@@ -121,22 +124,22 @@ def test_the_entropy_carries_a_gradient_only_if_asked_to() -> None:
     assert score_tokens(*inputs(), entropy_gradient=True).entropy.requires_grad
 
 
-@pytest.mark.parametrize("chunk", [3 * TOKENS, 2**24])
-def test_a_frozen_output_layer_or_frozen_hidden_states_get_no_gradient(chunk: int) -> None:
+@pytest.mark.parametrize("kept", KEPT)
+def test_a_frozen_output_layer_or_frozen_hidden_states_get_no_gradient(kept: int) -> None:
     hidden, weight, targets = inputs()
     wanted = torch.autograd.grad(loss(score_tokens(hidden, weight, targets), entropy=False), (hidden, weight))
     for frozen in (0, 1):
         ours = inputs()
         ours[frozen].requires_grad_(False)
-        loss(score_tokens(*ours, chunk_logits=chunk), entropy=False).backward()
+        loss(score_tokens(*ours, chunk_logits=3 * TOKENS, kept_logits=kept), entropy=False).backward()
         assert ours[frozen].grad is None
         torch.testing.assert_close(ours[1 - frozen].grad, wanted[1 - frozen], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [3 * TOKENS, 2**24])
-def test_half_precision_inputs_are_normalized_in_float32(chunk: int) -> None:
+@pytest.mark.parametrize("kept", KEPT)
+def test_half_precision_inputs_are_normalized_in_float32(kept: int) -> None:
     ours, theirs = inputs(dtype=torch.bfloat16), inputs(dtype=torch.bfloat16)
-    found, wanted = score_tokens(*ours, chunk_logits=chunk), expected(*theirs)
+    found, wanted = score_tokens(*ours, chunk_logits=3 * TOKENS, kept_logits=kept), expected(*theirs)
     assert found.logprobs.dtype == found.entropy.dtype == torch.float32
     torch.testing.assert_close(found.logprobs.double(), wanted.logprobs, rtol=0.02, atol=0.02)
     loss(found, entropy=False).backward()
@@ -156,4 +159,4 @@ def test_no_tokens_still_reach_every_parameter() -> None:
 
 
 def test_every_kind_of_device_that_may_run_a_policy_has_a_chunk_size() -> None:
-    assert set(CHUNK_LOGITS) == {"cpu", "cuda"}
+    assert set(CHUNK_LOGITS) == set(KEPT_LOGITS) == {"cpu", "cuda"}
