@@ -5,7 +5,6 @@ A recipe is a YAML file; `section.field=value` on the command line overrides it.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from actors.errors import ConfigError
 from actors.generation.config import GenerationConfig
 from actors.learner.config import LearnerConfig
+from actors.learner.objective_config import DrGrpoConfig
 from actors.modeling.config import PolicyConfig, TinyPolicy
 from actors.prompts.config import PromptsConfig
 from actors.reference.config import ReferenceConfig
@@ -24,6 +24,7 @@ from actors.replay.config import ReplayConfig
 from actors.reward.config import RewardConfig
 from actors.section import Section
 from actors.weights.config import WeightsConfig
+from services.complaints import complaints
 from services.policy.config import ServeConfig
 from services.telemetry.config import TelemetryConfig
 
@@ -157,6 +158,14 @@ def _contradictions(recipe: Recipe) -> Sequence[tuple[str, str]]:
                 f"no response is longer than the {recipe.generation.max_tokens} tokens of generation.max_tokens; give at most as many",
             )
         )
+    objective = recipe.learner.objective
+    if isinstance(objective, DrGrpoConfig) and objective.max_length != recipe.generation.max_tokens:
+        found.append(
+            (
+                "learner.objective.max_length",
+                f"{objective.max_length} is not generation.max_tokens ({recipe.generation.max_tokens}), by which Dr. GRPO divides",
+            )
+        )
     return found
 
 
@@ -180,8 +189,7 @@ def parse_recipe(tree: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [_line(_path(tree, item["loc"]), _message(item["type"], item["loc"], item["msg"])) for item in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigError("\n".join(complaints(error, tree, Recipe))) from None
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -206,37 +214,6 @@ def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: s
     return keys
 
 
-def _path(node: Any, location: Sequence[int | str]) -> list[str]:
-    """A field's path as the person wrote it: without the tags and the types that pydantic puts between the keys."""
-    keys, tagged = [], False
-    for part in location:
-        tagged = isinstance(node, Mapping) and node.get("type") == part and not tagged
-        if tagged or not isinstance(node, Mapping if isinstance(part, str) else Mapping | list):
-            continue
-        keys.append(str(part))
-        node = node[part] if isinstance(node, list) else node.get(part)
-    return keys
-
-
-def _message(kind: str, location: Sequence[int | str], message: str) -> str:
-    """pydantic's message, but for an unknown field one that helps."""
-    if kind != "extra_forbidden":
-        return message
-    sections = Recipe.model_json_schema()["$defs"].values()
-    fields = {field for section in sections for field in section.get("properties", ())} | set(Recipe.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), fields, n=1)
-    return f"no such field; did you mean {near[0]}?" if near else "no such field"
-
-
-def _line(path: Sequence[str], message: str) -> str:
-    """One complaint. What a section says of itself begins with the field's name: "field: text"."""
-    complaint = message.removeprefix("Value error, ")
-    field, colon, text = complaint.partition(": ")
-    if complaint != message and colon and field.replace(".", "").isidentifier():
-        return f"{'.'.join([*path, field])}: {text}"
-    return f"{'.'.join(path)}: {complaint}"
-
-
 def _override(tree: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     keys = path.split(".")
@@ -249,6 +226,13 @@ def _override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{path}: {key} is not a section")
         node = child
     try:
-        node[keys[-1]] = yaml.safe_load(value)
+        node[keys[-1]] = _merged(node.get(keys[-1]), yaml.safe_load(value))
     except NOT_YAML:
         raise ConfigError(f"{path}: {value!r} is not a YAML value") from None
+
+
+def _merged(held: Any, given: Any) -> Any:
+    """A mapping changes the keys it names and leaves the others, unless it is of another type; anything else replaces."""
+    if not isinstance(held, dict) or not isinstance(given, dict) or given.get("type", held.get("type")) != held.get("type"):
+        return given
+    return held | {key: _merged(held.get(key), value) for key, value in given.items()}

@@ -1,4 +1,4 @@
-"""What a step's training says of itself: per-piece sums while it goes on, the step's metrics at its end. All sums are over tokens.
+"""Learner metrics: sums over each micro-batch's tokens while a step goes on, the step's metrics from them at its end.
 
 Ratios: `old` is the objective's denominator, `behaviour` what the engine sampled with, `reference` the frozen starting policy.
 """
@@ -12,12 +12,17 @@ import torch
 
 from actors.learner import sketch
 from actors.learner.batching import MicroBatch
+from actors.learner.objectives.ratios import LOG_RATIO_LIMIT
 from actors.learner.regularizers import kl_estimate
 from actors.modeling.logprobs import TokenScores
 
 
 def of_scores(scores: TokenScores, micro: MicroBatch) -> dict[str, torch.Tensor]:
-    """Sums over a piece scored under the policy that the step began with."""
+    """Sums over a piece scored under the policy that the step began with.
+
+    Which pieces are: all, or with `denominator: behaviour` those of the first update; without the groups that `skip_zero_advantage`
+    left out.
+    """
     with torch.no_grad():
         logprobs, mask = scores.logprobs, micro.mask
         gap = (logprobs - micro.behaviour).abs()
@@ -40,14 +45,14 @@ def of_ratios(logprobs: torch.Tensor, old: torch.Tensor, micro: MicroBatch) -> d
     """Sums over a piece that an update learns from: the spread of log pi / pi_old, the weights pi / pi_behaviour."""
     with torch.no_grad():
         ratios = (logprobs - old)[micro.mask]
-        weights = (logprobs - micro.behaviour)[micro.mask].clamp(-30.0, 30.0).exp().double()
+        importance = (logprobs - micro.behaviour)[micro.mask].clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp().double()
         return {
             "log_ratio_min": ratios.min() if ratios.numel() else ratios.new_tensor(float("inf")),
             "log_ratio_max": ratios.max() if ratios.numel() else ratios.new_tensor(float("-inf")),
             "log_ratio_counts": sketch.counts(ratios),
             "learned": micro.mask.sum(),
-            "weights": weights.sum(),
-            "weights_squared": (weights * weights).sum(),
+            "importance": importance.sum(),
+            "importance_squared": (importance * importance).sum(),
         }
 
 
@@ -71,7 +76,7 @@ def metrics(sums: Mapping[str, torch.Tensor], updates: int) -> dict[str, float]:
             "learner/log_ratio_max": total["log_ratio_max"],
             "learner/sequence_ratio": total["sequence_ratio"] / max(1.0, total["answered"]),
             "learner/clip_fraction": total["clip_fraction"] / updates,
-            "learner/effective_samples": total["weights"] ** 2 / (total["learned"] * total["weights_squared"]),
+            "learner/effective_samples": total["importance"] ** 2 / (total["learned"] * total["importance_squared"]),
         }
     if total["scored"]:
         found["learner/entropy"] = total["entropy"] / total["scored"]

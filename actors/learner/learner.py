@@ -43,7 +43,7 @@ class LearnerSpec:
 class Progress:
     """What a checkpoint must remember beside weights and moments."""
 
-    updates_done: int = 0  # optimizer steps, the skipped ones included
+    updates_done: int = 0  # applied or skipped
     skipped: int = 0  # updates skipped in a row
 
 
@@ -63,7 +63,7 @@ class Learner:
         parts = self._cut(batch)
         old = self._denominators(parts, tally)
         for update, totals in enumerate(batch.totals):
-            norms.append(self._update(parts[update], old[update], totals, tally, untouched=update == 0))
+            norms.append(self._update(parts[update], old[update], totals, tally, first=update == 0))
         sums = tally.reduce()
         seconds = time.monotonic() - began
         applied = [norm for norm in norms if math.isfinite(norm)]
@@ -105,16 +105,17 @@ class Learner:
         return scores.logprobs
 
     def _update(
-        self, part: Sequence[MicroBatch], old: Sequence[torch.Tensor | None], totals: BatchTotals, tally: Tally, *, untouched: bool
+        self, part: Sequence[MicroBatch], old: Sequence[torch.Tensor | None], totals: BatchTotals, tally: Tally, *, first: bool
     ) -> float:
-        """One optimizer step; `untouched` where the policy is still the step's first. The gradient norm; nan if the step was skipped."""
+        """One optimizer step, the `first` or a later one of its step. The gradient norm; nan if the update was skipped."""
         config = self._spec.config
         loss = torch.zeros((), dtype=torch.float64, device=self.backend.device)
         for index, (micro, denominator) in enumerate(zip(part, old, strict=True)):
             scores = self.backend.score(micro.batch, self._spec.temperature, entropy_gradient=config.entropy_coefficient > 0)
-            if untouched:
+            if first:
                 tally.add(figures.of_scores(scores, micro))
-            share = self._loss(micro, scores, scores.logprobs.detach() if denominator is None else denominator, totals, tally)
+            pi_old = scores.logprobs.detach() if denominator is None else denominator
+            share = self._loss(micro, scores, pi_old, totals, tally)
             # A micro-batch without a single valid row must still reach every parameter, or the ranks' collectives part ways.
             self.backend.backward(share + 0.0 * scores.logprobs.sum(), last=index == len(part) - 1)
             loss += share.detach()

@@ -21,7 +21,7 @@ NAME = "gmpo_packed"
 SPARE_PAIRS = 2**14
 """Query-key pairs that padding may waste in a bucket: a further call of the kernel costs about as much."""
 LAYERS = frozenset({"full_attention", "sliding_attention"})
-"""Kinds of layer that may be run over packed sequences; others mix tokens by other means, which do not know where a sequence ends."""
+"""Layer types that packing allows: others (recurrent, convolutional) would leak across the ends of sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,11 @@ def attend(
         raise ModelError(f"policy: a sequence of {sequences.longest} tokens is longer than the model's sliding window of {sliding_window}")
     queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        return _in_place(queries, keys, values, sequences, scaling)[None], None
-    return _side_by_side(queries, keys, values, sequences, scaling)[None], None
+        return _varlen(queries, keys, values, sequences, scaling)[None], None
+    return _in_buckets(queries, keys, values, sequences, scaling)[None], None
 
 
-def _in_place(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scaling: float | None) -> torch.Tensor:
+def _varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scaling: float | None) -> torch.Tensor:
     """[L, heads, D] each, by the GPU's kernel for sequences end to end."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -122,7 +122,7 @@ def _in_place(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layou
     return attended
 
 
-def _side_by_side(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scaling: float | None) -> torch.Tensor:
+def _in_buckets(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scaling: float | None) -> torch.Tensor:
     """[L, heads, D] each, a call per bucket."""
     sizes = [count * length for count, length in layout.buckets]
     streams = [query, key, value]

@@ -8,7 +8,7 @@ type. What does add up over the blocks is small, [tokens x hidden], and in float
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
 """Logits of a block by kind of device: 16 MiB in float32, which a CPU's cache still helps with, and 256 MiB."""
-KEPT_LOGITS = {"cpu": 2**26, "cuda": 2**27}
-"""Logits that wait for the backward pass, which need not compute them again: 256 MiB in float32, and 512 MiB."""
+KEPT_LOGITS = {"cpu": 2**25, "cuda": 2**27}
+"""Logits that wait for the backward pass, which need not compute them again: 128 MiB in float32, and 512 MiB."""
 
 
 class TokenScores(NamedTuple):
@@ -71,13 +71,13 @@ class _Score(torch.autograd.Function):
         sums = _Sums.of_nothing(hidden)
         picked = torch.zeros_like(sums.total)
         kept: list[torch.Tensor] = []
-        for block in _blocks(len(weight), width):
-            logits = _logits(hidden, weight[block], temperature)
+        for block, (logits, *spare) in _blocks(len(weight), width, sums.total, tensors=3):
+            if len(kept) < kept_blocks:
+                kept.append(logits := torch.empty_like(logits))
+            _compute_logits(hidden, weight[block], temperature, out=logits)
             columns, inside = _columns(targets, block)
             picked = torch.where(inside, logits.gather(1, columns).squeeze(1), picked)
-            sums = sums.joined(_Sums.of(logits))
-            if len(kept) < kept_blocks:
-                kept.append(logits)
+            sums = sums.joined(_Sums.of(logits, spare))
         normalizer = sums.total.log()  # less the greatest logit
         logprobs, entropy = picked - sums.top - normalizer, normalizer - sums.moment / sums.total
         ctx.save_for_backward(hidden, weight, targets, sums.top, sums.total, entropy, *kept)
@@ -93,21 +93,23 @@ class _Score(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden, dtype=top.dtype) if wants_hidden else None
         grad_weight = torch.empty_like(weight) if wants_weight else None
-        for block, logits in itertools.zip_longest(_blocks(len(weight), ctx.width), kept):
-            logits = _logits(hidden, weight[block], ctx.temperature) if logits is None else logits
-            powers = (logits - top[:, None]).exp_()  # probabilities times total
-            grad = powers * (-grad_logprobs / total)[:, None]
+        blocks = _blocks(len(weight), ctx.width, total, tensors=2 if ctx.entropy_gradient else 1)
+        for (block, (grad, *spare)), logits in itertools.zip_longest(blocks, kept):
+            if logits is None:
+                logits = _compute_logits(hidden, weight[block], ctx.temperature, out=grad)
+            torch.sub(logits, top[:, None], out=grad).exp_()  # probabilities times total
             if ctx.entropy_gradient:
-                probabilities = powers.div_(total[:, None])
-                # entr(p) = -p log p, and 0 where p is.
-                grad += grad_entropy[:, None] * (torch.special.entr(probabilities) - probabilities * entropy[:, None])
+                surprise = torch.special.entr(grad.div_(total[:, None]), out=spare[0])  # -p log p, and 0 where p is
+                grad.mul_(-(grad_logprobs + grad_entropy * entropy)[:, None]).add_(surprise.mul_(grad_entropy[:, None]))
+            else:
+                grad.mul_((-grad_logprobs / total)[:, None])
             columns, inside = _columns(targets, block)
             grad.scatter_add_(1, columns, torch.where(inside, grad_logprobs, 0)[:, None])
-            grad = (grad.div_(ctx.temperature) if ctx.temperature != 1 else grad).to(weight.dtype)
+            of_logits = (grad.div_(ctx.temperature) if ctx.temperature != 1 else grad).to(weight.dtype)
             if grad_hidden is not None:
-                grad_hidden += grad @ weight[block]
+                grad_hidden += of_logits @ weight[block]
             if grad_weight is not None:
-                torch.mm(grad.T, hidden, out=grad_weight[block])
+                torch.mm(of_logits.T, hidden, out=grad_weight[block])
         return grad_hidden.to(hidden.dtype) if grad_hidden is not None else None, grad_weight, None, None, None, None, None
 
 
@@ -125,11 +127,11 @@ class _Sums(NamedTuple):
         return cls(nothing + torch.finfo(nothing.dtype).min, nothing, nothing)
 
     @classmethod
-    def of(cls, logits: torch.Tensor) -> _Sums:
-        """Over the columns of [M, width]."""
+    def of(cls, logits: torch.Tensor, spare: Sequence[torch.Tensor]) -> _Sums:
+        """Over the columns of [M, width], with two spare tensors of that shape to work in."""
         top = logits.amax(-1)
-        shifted = logits - top[:, None]
-        powers = shifted.exp()
+        shifted = torch.sub(logits, top[:, None], out=spare[0])
+        powers = torch.exp(shifted, out=spare[1])
         return cls(top, powers.sum(-1), shifted.mul_(powers).sum(-1))
 
     def joined(self, other: _Sums) -> _Sums:
@@ -144,15 +146,24 @@ class _Sums(NamedTuple):
         return self.total * factor, (self.moment + self.total * shift) * factor
 
 
-def _blocks(vocabulary: int, width: int) -> Iterator[slice]:
-    return (slice(start, min(start + width, vocabulary)) for start in range(0, vocabulary, width))
+def _blocks(vocabulary: int, width: int, rows: torch.Tensor, *, tensors: int) -> Iterator[tuple[slice, list[torch.Tensor]]]:
+    """The vocabulary in slices of `width`, each with tensors of [len(rows), slice] to work in.
+
+    Their memory is the same for every slice: a CPU's allocator would fetch it from the system, and give it back, each time.
+    """
+    memory = [rows.new_empty(len(rows) * min(width, vocabulary)) for _ in range(tensors)]
+    for start in range(0, vocabulary, width):
+        shape = len(rows), min(width, vocabulary - start)
+        yield slice(start, start + shape[1]), [part[: shape[0] * shape[1]].view(shape) for part in memory]
 
 
-def _logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float) -> torch.Tensor:
-    """[M, width], float32 or better, over temperature. Engines too compute them in the weights' type and divide in float32."""
-    logits = hidden @ weight.T
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.div_(temperature) if temperature != 1 else logits
+def _compute_logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float, *, out: torch.Tensor) -> torch.Tensor:
+    """hidden @ weight.T / temperature. Engines too multiply in the weights' type and divide in float32."""
+    if out.dtype == hidden.dtype:
+        torch.mm(hidden, weight.T, out=out)
+    else:
+        out.copy_(hidden @ weight.T)
+    return out.div_(temperature) if temperature != 1 else out
 
 
 def _columns(targets: torch.Tensor, block: slice) -> tuple[torch.Tensor, torch.Tensor]:

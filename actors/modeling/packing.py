@@ -23,8 +23,7 @@ class Packed:
     token_ids: torch.Tensor  # [L] int64
     positions: torch.Tensor  # [L] int64, from 0 in each sequence
     sequence_lengths: tuple[int, ...]  # [N] tokens, prompt and response
-    prompt_lengths: torch.Tensor  # [N] int64
-    lengths: torch.Tensor  # [N] int64, response tokens
+    response_lengths: torch.Tensor  # [N] int64, response tokens
     width: int  # T, the longest response, at least 1
     layout: Layout  # for attention
     predictors: torch.Tensor  # [M] int64, places in the stream: the token before each response token
@@ -34,7 +33,7 @@ class Packed:
     @property
     def mask(self) -> torch.Tensor:
         """True where a response token stands: [N, T] bool."""
-        return torch.arange(self.width, device=self.lengths.device)[None, :] < self.lengths[:, None]
+        return torch.arange(self.width, device=self.response_lengths.device)[None, :] < self.response_lengths[:, None]
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """Values of the response tokens [M], sequence by sequence, as [N, T]; 0 where no token stands. Differentiable."""
@@ -62,8 +61,7 @@ def pack(sequences: Sequence[IntArray], prompt_lengths: Sequence[int], device: t
         token_ids=tensor(token_ids),
         positions=tensor(_counted(sizes)),
         sequence_lengths=tuple(sizes.tolist()),
-        prompt_lengths=tensor(prompts),
-        lengths=tensor(lengths),
+        response_lengths=tensor(lengths),
         width=width,
         layout=lay_out(sizes.tolist(), device),
         predictors=tensor(places - 1),

@@ -15,7 +15,7 @@ class ReferenceConfig(Section):
     actors: int = Field(1, gt=0)
     """Scorers; each holds the whole model."""
     batch_tokens: int = Field(16_384, gt=0)
-    """Tokens (padding included) of one forward pass."""
+    """Tokens of one forward pass, prompts included; a longer response is a pass alone."""
     threads: int = Field(1, gt=0)
     """CPU threads of one scorer."""
     cpus: float = Field(0.1, ge=0)

@@ -39,7 +39,7 @@ def freeze(
     updates: int,
     seed: int,
     skip_zero_advantage: bool,
-    filtered: int = 0,
+    filtered: int | None = None,
 ) -> FrozenStep:
     """Cut a step's responses into updates of equal size, in an order shuffled by (seed, step).
 
@@ -59,7 +59,9 @@ def freeze(
         chosen = [rows[index] for index in sorted(part)]
         totals.append(BatchTotals(len(chosen), sum(length for _, length in chosen)))
         plans += [plan._replace(update=update) for plan, _ in chosen if not (skip_zero_advantage and plan.group in zeros)]
-    metrics = _metrics(step, metas) | {"reward/zero_advantage_groups": float(len(zeros)), "reward/filtered_groups": float(filtered)}
+    metrics = _metrics(step, metas) | {"reward/zero_advantage_groups": float(len(zeros))}
+    if filtered is not None:
+        metrics["reward/filtered_groups"] = float(filtered)
     return FrozenStep(step, tuple(metas), values, tuple(plans), tuple(totals), metrics)
 
 

@@ -249,7 +249,7 @@ class ReplayQueue:
             updates=spec.updates_per_step,
             seed=spec.seed,
             skip_zero_advantage=spec.skip_zero_advantage,
-            filtered=self._filtered,
+            filtered=self._filtered if spec.dynamic_sampling else None,
         )
         self._filtered = 0
         self._steps[step] = frozen, {ordinal: ref for ordinal, (_, ref) in taken.items()}

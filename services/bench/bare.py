@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -37,8 +37,9 @@ def attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention of [R, heads, L, head size] within rows; packed rows by the varlen kernel on a GPU, one after the other on a CPU."""
-    if lengths is not None and query.is_cuda:
+    """Causal attention of [R, heads, L, head size] within rows; packed rows by a GPU's kernel for them, elsewhere one after the other."""
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary embeddings leave them in float32
+    if lengths is not None and query.is_cuda and query.dtype != torch.float32:
         ends = torch.tensor((0, *lengths), device=query.device).cumsum(0, dtype=torch.int32)
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         longest = max(lengths)
@@ -85,9 +86,10 @@ class BareLoop:
     def __init__(
         self, model: Any, parallel: Parallel, *, dtype: str, device: torch.device, ranks: int, lr: float, max_grad_norm: float
     ) -> None:
-        self.policy = _spread(Policy(model).to(device), parallel, getattr(torch, dtype), device)
+        self._dtype: torch.dtype = getattr(torch, dtype)
+        self.policy = _spread(Policy(model).to(device), parallel, self._dtype, device)
         self._inner = self.policy.module if isinstance(self.policy, DistributedDataParallel) else self.policy
-        self._autocast = dtype if dtype != "float32" and parallel != "fsdp2" else None
+        self._autocast = self._dtype != torch.float32 and parallel != "fsdp2"
         self._device, self._ranks, self._max_grad_norm = device, ranks, max_grad_norm
         self._optimizer = torch.optim.AdamW(self.policy.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
@@ -96,7 +98,7 @@ class BareLoop:
         total = torch.zeros((), device=self._device)
         for index, batch in enumerate(micro_batches):
             with self._synchronised(index == len(micro_batches) - 1):
-                with torch.autocast(self._device.type, getattr(torch, self._autocast or "bfloat16"), enabled=self._autocast is not None):
+                with torch.autocast(self._device.type, self._dtype, enabled=self._autocast):
                     logprobs = self.policy(batch)
                 loss = gmpo_loss(logprobs, batch) / sequences
                 (loss * self._ranks).backward()  # both wrappers average over ranks
@@ -108,15 +110,17 @@ class BareLoop:
 
     def choose_head(self, batch: Batch) -> str:
         """Use the faster of the two heads on this micro-batch, and name it; ranks may differ, their results do not."""
-        weight = torch.randn(self._inner.model.config.vocab_size, self._inner.model.config.hidden_size, device=self._device) * 0.02
-        hidden = torch.randn(len(batch.targets), weight.shape[1], device=self._device)
+        config = self._inner.model.config
+        kind: dict[str, Any] = {"device": self._device, "dtype": self._dtype}
+        weight = torch.randn(config.vocab_size, config.hidden_size, **kind) * 0.02
+        hidden = torch.randn(len(batch.targets), config.hidden_size, **kind)
         inputs = weight.requires_grad_(), hidden.requires_grad_(), batch.targets
         seconds = {head: min(_seconds(head, *inputs) for _ in range(3)) for head in (by_log_softmax, by_cross_entropy)}
         self._inner.head = min(seconds, key=lambda head: seconds[head])
         return str(self._inner.head.__name__).removeprefix("by_")
 
     @contextlib.contextmanager
-    def _synchronised(self, last: bool) -> Any:
+    def _synchronised(self, last: bool) -> Iterator[None]:
         if isinstance(self.policy, FSDPModule):
             self.policy.set_requires_gradient_sync(last)
         with self.policy.no_sync() if isinstance(self.policy, DistributedDataParallel) and not last else contextlib.nullcontext():

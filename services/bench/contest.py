@@ -100,9 +100,9 @@ def _rank(rank: int, contest: Contest, cases: tuple[Case, ...], directory: str) 
     device = torch.device("cuda", rank) if contest.device == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
     store = dist.FileStore(os.path.join(directory, "store"), contest.ranks)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=contest.ranks)
+    kind: dict[str, Any] = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
+    dist.init_process_group(**kind, store=store, rank=rank, world_size=contest.ranks)
     try:
         competitors = {way: _competitor(way, contest, device) for way in contest.ways}
         found = _compete(competitors, cases, contest, device)
@@ -137,7 +137,6 @@ def _project(model: Any, contest: Contest, device: torch.device) -> Competitor:
     from actors.learner.learner import Learner, LearnerSpec
 
     def config(micro_batch_tokens: int) -> LearnerConfig:
-        backend = {"type": contest.backend} | ({"compile": contest.compile} if contest.backend == "fsdp2" else {})
         return LearnerConfig.model_validate(
             {
                 "ranks": contest.ranks,
@@ -145,7 +144,8 @@ def _project(model: Any, contest: Contest, device: torch.device) -> Competitor:
                 "denominator": "behaviour",
                 "max_grad_norm": MAX_GRAD_NORM,
                 "optimizer": {"lr": LR},
-                "backend": backend,
+                "backend": {"type": contest.backend},
+                "compile": contest.compile,
                 "activation_checkpointing": contest.activation_checkpointing,
                 "micro_batch_tokens": micro_batch_tokens,
             }

@@ -36,9 +36,9 @@ def packed(micro: MicroBatch) -> Batch:
         lengths=batch.sequence_lengths,
         places=batch.predictors,
         targets=batch.targets,
-        owners=torch.arange(len(batch.lengths), device=batch.lengths.device).repeat_interleave(batch.lengths),
+        owners=torch.arange(len(batch.response_lengths), device=batch.response_lengths.device).repeat_interleave(batch.response_lengths),
         old_logprobs=micro.behaviour.flatten()[batch.cells],
-        counts=batch.lengths.float(),
+        counts=batch.response_lengths.float(),
         advantages=micro.advantages,
     )
 

@@ -36,9 +36,9 @@ PLOTS = (
     Plot("Entropy", "How undecided the policy is; zero ends exploration.", "nats", (("entropy", "learner/entropy"),)),
     Plot(
         "KL divergence",
-        "From the starting policy and from the sampler.",
+        "To the starting policy; from the policy that sampled.",
         "nats",
-        (("to start", "learner/kl_ref"), ("to sampler", "learner/kl_behaviour")),
+        (("to start", "learner/kl_ref"), ("from sampler", "learner/kl_behaviour")),
     ),
     Plot(
         "Token log-ratio",
@@ -46,7 +46,24 @@ PLOTS = (
         "nats",
         (("greatest", "learner/log_ratio_max"), ("least", "learner/log_ratio_min")),
     ),
-    Plot("Clip fraction", "Share of tokens whose clip binds.", "fraction of tokens", (("clipped", "learner/clip_fraction"),)),
+    Plot(
+        "Token log-ratio, 98 % of tokens",
+        "1st and 99th percentile, before any clip.",
+        "nats",
+        (("99 %", "learner/log_ratio_p99"), ("1 %", "learner/log_ratio_p01")),
+    ),
+    Plot("Clip fraction", "Share of tokens (or responses) whose clip binds.", "fraction", (("clipped", "learner/clip_fraction"),)),
+    Plot("Response weight", "Mean of what multiplies a response's advantage.", "ratio", (("weight", "learner/sequence_ratio"),)),
+    Plot(
+        "Effective sample size", "Of tokens weighed by current to sampling policy.", "fraction", (("share", "learner/effective_samples"),)
+    ),
+    Plot(
+        "Rollout correction",
+        "Mean weight of a token; share left out.",
+        "ratio",
+        (("mean", "learner/correction_mean"), ("left out", "learner/correction_rejected")),
+    ),
+    Plot("Filtered groups", "Dropped by dynamic sampling.", "groups", (("filtered", "reward/filtered_groups"),)),
     Plot("Gradient norm", "Before clipping.", "norm", (("norm", "learner/grad_norm"),)),
     Plot("Response length", "Mean over the responses of the step.", "tokens", (("length", "generation/length_mean"),)),
     Plot(
@@ -77,7 +94,7 @@ PLOTS = (
     Plot("Learning rate", "Of the last update of the step.", "learning rate", (("rate", "learner/lr"),)),
     Plot(
         "Throughput",
-        "While each stage works.",
+        "Sampled tokens per second of the step; learned tokens per second of learning.",
         "tokens per second",
         (("generation", "generation/tokens_per_s"), ("learner", "learner/tokens_per_s")),
     ),

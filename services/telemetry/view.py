@@ -101,7 +101,7 @@ class View:
         return _table(
             {
                 "generation": (number(get("generation/tokens_per_s")), f"tokens/s, {number(get('generation/running'))} running"),
-                "verified": (number(get("reward/verified_per_s")), "responses/s"),
+                "trained on": (number(get("step/samples_per_s")), "responses/s"),
                 "queue": (number(get("queue/depth")), f"ready, {number(get('queue/claimed'))} claimed"),
                 "learner": (number(get("learner/tokens_per_s")), "tokens/s"),
                 "staleness": (number(get("staleness/mean")), f"mean, {number(get('staleness/max'))} max"),
@@ -116,7 +116,7 @@ class View:
                 "entropy": (fixed(get("learner/entropy")), "nats"),
                 "KL to start": (number(get("learner/kl_ref")), "nats"),
                 "log-ratio": (number(get("learner/log_ratio_min"), digits=2), f"to {number(get('learner/log_ratio_max'), digits=2)}"),
-                "clipped": (share(get("learner/clip_fraction")), "of tokens"),
+                "clipped": (share(get("learner/clip_fraction")), "where the clip binds"),
                 "grad norm": (number(get("learner/grad_norm")), ""),
                 "mismatch": (number(get("learner/mismatch"), digits=2), "nats, engine to learner"),
             }

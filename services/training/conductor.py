@@ -224,7 +224,6 @@ class Conductor:
             "step/version": float(published.step),
             "step/samples_per_s": responses / seconds,
             "generation/tokens_per_s": sum(sum(meta.lengths) for meta in metas) / seconds,
-            "reward/verified_per_s": responses / seconds,
             "prompts/rejected": float(self._stream.rejected.count),
             "run/eta_s": elapsed / (published.step - self._start) * (self._recipe.run.steps - published.step),
         }

@@ -62,6 +62,7 @@ def train(recipe: Recipe) -> Path:
         if stream.rejected.count:
             console.event(f"prompts left out: {stream.rejected.describe()}")
         check_tasks(recipe, stream)
+        check_learnable(recipe, model)
         if run.open():
             run.rewind(step)
             console.event(f"going on after step {step}")
@@ -119,6 +120,21 @@ def check_tasks(recipe: Recipe, stream: PromptStream) -> None:
     for task in sorted({prompt.task for prompt in _sample(stream)}):
         if not known(task):
             raise ConfigError(f"prompts.task: no verifier is called {task!r}")
+
+
+def check_learnable(recipe: Recipe, model: str) -> None:
+    """Refuse a model that cannot be scored packed, or adapted as asked: found out on its shapes alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from actors.learner.lora import attach
+    from actors.modeling.scoring import Scorer
+
+    with torch.device("meta"):
+        shapes = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model, trust_remote_code=False))
+        if recipe.learner.lora is not None:
+            attach(shapes, recipe.learner.lora)
+        Scorer(shapes)
 
 
 def model_directory(recipe: Recipe, run: RunDirectory, tell: Callable[[str], None]) -> str:

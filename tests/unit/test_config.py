@@ -78,8 +78,8 @@ def test_contradictions_are_all_told_at_once() -> None:
         ("generation.temperature=.inf", "generation.temperature"),
         ("learner.objective.clip_low=-1", "learner.objective.clip_low"),
         ("learner.objective.epsilon=0.4", "learner.objective.epsilon"),
-        ("learner.objective={clip_low: 0.4}", "learner.objective"),
-        ("learner.objective.type=reinforce", "learner.objective"),
+        ("learner.advantage={ddof: 0}", "learner.advantage.type"),
+        ("learner.objective.type=reinforce", "learner.objective.type"),
         ("prompts.source.digits=1", "prompts.source.digits"),
         ("prompts.source={type: file, path: [rows.jsonl, 3]}", "prompts.source.path.1"),
         ("prompts.source={type: file, file: rows.jsonl}", "prompts.source.file"),
@@ -188,3 +188,27 @@ def test_one_yaml_override_per_leaf_is_all_a_recipe_needs() -> None:
         *(f"{path}={yaml.safe_dump(value, default_flow_style=True).partition(chr(10))[0]}" for path, value in leaves(resolved(recipe)))
     )
     assert again == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "help"),
+    [
+        ("learner.lr=1e-4", "learner.lr", "learner.optimizer.lr"),
+        ("run.stepz=3", "run.stepz", "run.steps"),
+        ("learner.objective=grpo", "learner.objective", "write learner.objective.type=grpo"),
+        ("learner.lora=32", "learner.lora", "is a section"),
+        ("learner.objective.type=drgrpo", "learner.objective.type", "did you mean dr_grpo?"),
+        ("learner.objective={type: grpo, clip: token}", "learner.objective.clip", "not with this type"),
+        ("learner.correction.low=1", "learner.correction.type", "is needed"),
+        ("learner.objective.type=dr_grpo", "learner.objective.max_length", "generation.max_tokens (16)"),
+    ],
+)
+def test_a_natural_mistake_is_told_how_to_mend_it(override: str, path: str, help: str) -> None:
+    assert help in complaints(override)[path]
+
+
+def test_a_mapping_changes_only_the_keys_it_names() -> None:
+    changed = tiny_recipe("replay={dynamic_sampling: true}")
+    assert changed.replay.dynamic_sampling and changed.replay.max_staleness == 0
+    other = tiny_recipe("learner.objective={clip_low: 0.1}", "learner.objective={type: dapo}")
+    assert other.learner.objective.type == "dapo" and other.learner.objective.clip_low == 0.2

@@ -26,7 +26,7 @@ from actors.learner.objectives.dr_grpo import dr_grpo
 from actors.learner.objectives.gmpo import gmpo
 from actors.learner.objectives.grpo import grpo
 from actors.learner.objectives.gspo import gspo
-from actors.learner.objectives.power_mean import power_mean
+from actors.learner.objectives.pmpo import pmpo
 from actors.learner.objectives.ppo import ppo
 from actors.learner.objectives.sapo import sapo
 from actors.learner.objectives.terms import BatchTotals, Objective, ObjectiveResult, PolicyTerms
@@ -35,7 +35,7 @@ __all__ = ["BatchTotals", "Objective", "ObjectiveResult", "PolicyTerms", "build"
 
 _OBJECTIVES: dict[type, Callable[[Any, PolicyTerms, BatchTotals], ObjectiveResult]] = {
     GmpoConfig: gmpo,
-    PmpoConfig: power_mean,
+    PmpoConfig: pmpo,
     GrpoConfig: grpo,
     DrGrpoConfig: dr_grpo,
     DapoConfig: dapo,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.learner.objective_config import CispoConfig
-from actors.learner.objectives.ratios import figures, kept, log_ratios, response_means, token_weights
+from actors.learner.objectives.ratios import kept, log_ratios, objective_metrics, response_means, token_weights
 from actors.learner.objectives.terms import BatchTotals, ObjectiveResult, PolicyTerms
 
 
@@ -20,4 +20,4 @@ def cispo(config: CispoConfig, terms: PolicyTerms, totals: BatchTotals) -> Objec
     logprobs = terms.logprobs.masked_fill(~kept(terms), 0.0)
     loss = -(terms.advantages * (weights * logprobs).sum(-1)).sum() / max(1, totals.tokens)
     clipped = ((ratios > ceiling) | (ratios < floor)) & (terms.advantages != 0)[:, None]
-    return ObjectiveResult(loss, figures(terms, response_means(weights, terms), clipped, totals.tokens))
+    return ObjectiveResult(loss, objective_metrics(terms, response_means(weights, terms), clipped, totals.tokens))

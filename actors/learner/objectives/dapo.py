@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.learner.objective_config import DapoConfig
-from actors.learner.objectives.ratios import clipped_ratios, figures, response_means, token_weights
+from actors.learner.objectives.ratios import clipped_ratios, objective_metrics, response_means, token_weights
 from actors.learner.objectives.terms import BatchTotals, ObjectiveResult, PolicyTerms
 
 
@@ -15,4 +15,4 @@ def dapo(config: DapoConfig, terms: PolicyTerms, totals: BatchTotals) -> Objecti
     surrogate, clipped = clipped_ratios(terms, *config.ratio_bounds)
     weights = token_weights(terms) * surrogate
     loss = -(terms.advantages * weights.sum(-1)).sum() / max(1, totals.tokens)
-    return ObjectiveResult(loss, figures(terms, response_means(weights, terms), clipped, totals.tokens))
+    return ObjectiveResult(loss, objective_metrics(terms, response_means(weights, terms), clipped, totals.tokens))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.learner.objective_config import DrGrpoConfig
-from actors.learner.objectives.ratios import clipped_ratios, figures, response_means, token_weights
+from actors.learner.objectives.ratios import clipped_ratios, objective_metrics, response_means, token_weights
 from actors.learner.objectives.terms import BatchTotals, ObjectiveResult, PolicyTerms
 
 
@@ -16,4 +16,4 @@ def dr_grpo(config: DrGrpoConfig, terms: PolicyTerms, totals: BatchTotals) -> Ob
     surrogate, clipped = clipped_ratios(terms, *config.ratio_bounds)
     weights = token_weights(terms) * surrogate
     loss = -(terms.advantages * weights.sum(-1)).sum() / (config.max_length * max(1, totals.sequences))
-    return ObjectiveResult(loss, figures(terms, response_means(weights, terms), clipped, totals.tokens))
+    return ObjectiveResult(loss, objective_metrics(terms, response_means(weights, terms), clipped, totals.tokens))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from actors.learner.objective_config import GmpoConfig
-from actors.learner.objectives.ratios import LOG_RATIO_LIMIT, binds, figures, lengths, log_ratios, one_sided, response_weights
+from actors.learner.objectives.ratios import LOG_RATIO_LIMIT, binds, lengths, log_ratios, objective_metrics, one_sided, response_weights
 from actors.learner.objectives.terms import BatchTotals, ObjectiveResult, PolicyTerms
 
 
@@ -31,4 +31,4 @@ def gmpo(config: GmpoConfig, terms: PolicyTerms, totals: BatchTotals) -> Objecti
     exponent = total / lengths(terms) if config.length_normalized else total.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     weights = exponent.exp() * response_weights(terms)
     loss = -(terms.advantages * weights).sum() / max(1, totals.sequences)
-    return ObjectiveResult(loss, figures(terms, weights, clipped, out_of))
+    return ObjectiveResult(loss, objective_metrics(terms, weights, clipped, out_of))

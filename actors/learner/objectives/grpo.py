@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.learner.objective_config import GrpoConfig
-from actors.learner.objectives.ratios import clipped_ratios, figures, response_means, token_weights
+from actors.learner.objectives.ratios import clipped_ratios, objective_metrics, response_means, token_weights
 from actors.learner.objectives.terms import BatchTotals, ObjectiveResult, PolicyTerms
 
 
@@ -16,4 +16,4 @@ def grpo(config: GrpoConfig, terms: PolicyTerms, totals: BatchTotals) -> Objecti
     surrogate, clipped = clipped_ratios(terms, *config.ratio_bounds)
     weights = response_means(token_weights(terms) * surrogate, terms)
     loss = -(terms.advantages * weights).sum() / max(1, totals.sequences)
-    return ObjectiveResult(loss, figures(terms, weights, clipped, totals.tokens))
+    return ObjectiveResult(loss, objective_metrics(terms, weights, clipped, totals.tokens))

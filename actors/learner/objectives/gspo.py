@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.learner.objective_config import GspoConfig
-from actors.learner.objectives.ratios import binds, figures, log_ratios, one_sided, response_means, response_weights
+from actors.learner.objectives.ratios import binds, log_ratios, objective_metrics, one_sided, response_means, response_weights
 from actors.learner.objectives.terms import BatchTotals, ObjectiveResult, PolicyTerms
 
 
@@ -17,4 +17,4 @@ def gspo(config: GspoConfig, terms: PolicyTerms, totals: BatchTotals) -> Objecti
     ratios = response_means(log_ratios(terms), terms).exp()
     weights = one_sided(ratios, terms.advantages, *config.ratio_bounds) * response_weights(terms)
     loss = -(terms.advantages * weights).sum() / max(1, totals.sequences)
-    return ObjectiveResult(loss, figures(terms, weights, binds(ratios, terms.advantages, *config.ratio_bounds), totals.sequences))
+    return ObjectiveResult(loss, objective_metrics(terms, weights, binds(ratios, terms.advantages, *config.ratio_bounds), totals.sequences))

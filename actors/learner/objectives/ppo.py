@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.learner.objective_config import PpoConfig
-from actors.learner.objectives.ratios import clipped_ratios, figures, response_means, token_weights
+from actors.learner.objectives.ratios import clipped_ratios, objective_metrics, response_means, token_weights
 from actors.learner.objectives.terms import BatchTotals, ObjectiveResult, PolicyTerms
 
 
@@ -21,4 +21,4 @@ def ppo(config: PpoConfig, terms: PolicyTerms, totals: BatchTotals) -> Objective
         surrogate, clipped = surrogate.masked_fill(beyond, config.dual_clip), clipped | beyond
     weights = token_weights(terms) * surrogate
     loss = -(terms.advantages * weights.sum(-1)).sum() / max(1, totals.tokens)
-    return ObjectiveResult(loss, figures(terms, response_means(weights, terms), clipped, totals.tokens))
+    return ObjectiveResult(loss, objective_metrics(terms, response_means(weights, terms), clipped, totals.tokens))

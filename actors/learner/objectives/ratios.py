@@ -70,7 +70,7 @@ def response_means(values: torch.Tensor, terms: PolicyTerms) -> torch.Tensor:
     return values.sum(-1) / lengths(terms)
 
 
-def figures(terms: PolicyTerms, weights: torch.Tensor, clipped: torch.Tensor, out_of: int) -> dict[str, torch.Tensor]:
+def objective_metrics(terms: PolicyTerms, weights: torch.Tensor, clipped: torch.Tensor, out_of: int) -> dict[str, torch.Tensor]:
     """An objective's metrics from what multiplies A in each response (weights [N], 0 of nothing) and what its clip changed."""
     return {
         "clip_fraction": clipped.sum() / max(1, out_of),

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from actors.learner.objective_config import SapoConfig
-from actors.learner.objectives.ratios import figures, log_ratios, response_means, token_weights
+from actors.learner.objectives.ratios import log_ratios, objective_metrics, response_means, token_weights
 from actors.learner.objectives.terms import BatchTotals, ObjectiveResult, PolicyTerms
 
 
@@ -22,4 +22,4 @@ def sapo(config: SapoConfig, terms: PolicyTerms, totals: BatchTotals) -> Objecti
     gate = 4 / tau * logsigmoid(tau * (ratios - 1)).exp()
     weights = response_means(token_weights(terms) * gate, terms)
     loss = -(terms.advantages * weights).sum() / max(1, totals.sequences)
-    return ObjectiveResult(loss, figures(terms, weights, torch.zeros_like(terms.mask), totals.tokens))
+    return ObjectiveResult(loss, objective_metrics(terms, weights, torch.zeros_like(terms.mask), totals.tokens))

@@ -95,7 +95,7 @@ def test_a_row_keeps_its_own_figures_in_whatever_piece_it_lands() -> None:
     for micro in micro_batches(rows_of(lengths), 2, CPU):
         for row, number in enumerate(micro.advantages.int().tolist()):
             length = lengths[number - 1]
-            assert micro.batch.lengths[row] == length
+            assert micro.batch.response_lengths[row] == length
             assert micro.mask[row].tolist() == [column < length for column in range(micro.batch.width)]
             assert micro.behaviour[row].tolist() == [-number if column < length else 0 for column in range(micro.batch.width)]
             assert micro.current[row].tolist() == [column < length and column % 2 == 0 for column in range(micro.batch.width)]

@@ -130,7 +130,6 @@ def test_the_figures_of_a_step() -> None:
         "reward/parse_failures": 1,
         "reward/masked": 1,
         "reward/zero_advantage_groups": 1,
-        "reward/filtered_groups": 0,
         "reward/part/accuracy": 0.25,
         "reward/part/format": 1.0,
         "generation/tokens": 60,

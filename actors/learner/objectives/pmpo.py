@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from actors.learner.objective_config import PmpoConfig
-from actors.learner.objectives.ratios import binds, figures, kept, log_ratios, log_weights, one_sided, response_means
+from actors.learner.objectives.ratios import binds, kept, log_ratios, log_weights, objective_metrics, one_sided, response_means
 from actors.learner.objectives.terms import BatchTotals, ObjectiveResult, PolicyTerms
 
 EXPONENT_LIMIT = 80.0
 """Cut of p (x - mean x), so that exp stays finite in float32; only correction weights some e^20 apart within a response reach it."""
 
 
-def power_mean(config: PmpoConfig, terms: PolicyTerms, totals: BatchTotals) -> ObjectiveResult:
+def pmpo(config: PmpoConfig, terms: PolicyTerms, totals: BatchTotals) -> ObjectiveResult:
     """J = 1/B sum_i A_i (1/|o_i| sum_t (w_it r~_it)^p)^(1/p), with r~ = e^d~ clipped as in GMPO: one-sided, in log space, per token.
 
     p = 1 is GRPO with log bounds, p -> 0 is GMPO (and p = 0 computes it), p = -1 the harmonic mean |o| / sum_t 1 / (w r~). A token's
@@ -25,7 +25,7 @@ def power_mean(config: PmpoConfig, terms: PolicyTerms, totals: BatchTotals) -> O
     alive = kept(terms).any(-1)
     weights = _log_power_mean(corrected, config.power, terms).exp() * alive
     loss = -(terms.advantages * weights).sum() / max(1, totals.sequences)
-    return ObjectiveResult(loss, figures(terms, weights, binds(values, advantages, *bounds), totals.tokens))
+    return ObjectiveResult(loss, objective_metrics(terms, weights, binds(values, advantages, *bounds), totals.tokens))
 
 
 def _log_power_mean(values: torch.Tensor, power: float, terms: PolicyTerms) -> torch.Tensor:
