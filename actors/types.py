@@ -114,6 +114,7 @@ class GroupMeta:
     parts: Mapping[str, float] = field(default_factory=dict)  # mean of each reward part over graded responses
     truncated: int = 0  # responses that ended at the token limit
     prompt_length: int = 0  # tokens
+    shaping: tuple[float, ...] = ()  # [G] what of each score is for the response's length alone, where length is paid for
     kl: tuple[float, ...] = ()  # [G] estimate of KL(behaviour || reference) summed over the response, where the reward pays for it
     seconds: float = 0.0  # time the last stage took
 

@@ -6,7 +6,7 @@ A recipe is a YAML file; `section.field=value` on the command line overrides it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,56 +117,47 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_itself(self) -> Recipe:
-        if found := _contradictions(self):
+        if found := list(_contradictions(self)):
             raise ValueError("\n".join(f"{path}: {problem}" for path, problem in found))
         return self
 
 
-def _contradictions(recipe: Recipe) -> Sequence[tuple[str, str]]:
-    rows = recipe.run.prompts_per_step * recipe.generation.group_size
-    found = []
-    if "://" in recipe.run.root:
-        found.append(("run.root", "a path is needed; only checkpoints can go to a URL, by run.storage"))
-    if rows % recipe.learner.updates_per_step:
-        found.append(
-            (
-                "learner.updates_per_step",
-                f"{rows} responses a step (run.prompts_per_step x generation.group_size) cannot be cut into "
-                f"{recipe.learner.updates_per_step} equal updates",
-            )
-        )
+def _contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(path, problem) of each."""
+    yield from _in_sizes(recipe)
+    yield from _in_learning(recipe)
+
+
+def _in_sizes(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    run, generation, updates = recipe.run, recipe.generation, recipe.learner.updates_per_step
+    if "://" in run.root:
+        yield "run.root", "a path is needed; only checkpoints can go to a URL, by run.storage"
+    if (rows := run.prompts_per_step * generation.group_size) % updates:
+        product = "run.prompts_per_step x generation.group_size"
+        yield "learner.updates_per_step", f"{rows} responses a step ({product}) cannot be cut into {updates} equal updates"
     if recipe.replay.capacity is not None and recipe.replay.capacity < recipe.outstanding:
-        found.append(
-            (
-                "replay.capacity",
-                f"{recipe.replay.capacity} is less than the {recipe.outstanding} groups that max_staleness and prompts_per_step admit: "
-                "the run would stand still",
-            )
-        )
-    if recipe.prompts.max_tokens + recipe.generation.max_tokens > recipe.max_model_len:
-        found.append(("generation.max_model_len", "prompts.max_tokens + generation.max_tokens do not fit"))
+        admitted = f"the {recipe.outstanding} groups that max_staleness and prompts_per_step admit"
+        yield "replay.capacity", f"{recipe.replay.capacity} is less than {admitted}: the run would stand still"
+    if recipe.prompts.max_tokens + generation.max_tokens > recipe.max_model_len:
+        yield "generation.max_model_len", "prompts.max_tokens + generation.max_tokens do not fit"
     if isinstance(recipe.policy, TinyPolicy) and recipe.max_model_len > recipe.policy.max_positions:
-        found.append(
-            ("policy.max_positions", f"{recipe.policy.max_positions} is less than the {recipe.max_model_len} tokens of a sequence")
-        )
-    if recipe.learner.kl.coefficient > 0 and not recipe.reference.enabled:
-        found.append(("reference.enabled", "learner.kl.coefficient needs the reference pool"))
-    if recipe.reward.overlong is not None and recipe.reward.overlong.limit > recipe.generation.max_tokens:
-        found.append(
-            (
-                "reward.overlong.limit",
-                f"no response is longer than the {recipe.generation.max_tokens} tokens of generation.max_tokens; give at most as many",
-            )
-        )
-    objective = recipe.learner.objective
-    if isinstance(objective, DrGrpoConfig) and objective.max_length != recipe.generation.max_tokens:
-        found.append(
-            (
-                "learner.objective.max_length",
-                f"{objective.max_length} is not generation.max_tokens ({recipe.generation.max_tokens}), by which Dr. GRPO divides",
-            )
-        )
-    return found
+        yield "policy.max_positions", f"{recipe.policy.max_positions} is less than the {recipe.max_model_len} tokens of a sequence"
+    if recipe.reward.overlong is not None and recipe.reward.overlong.limit > generation.max_tokens:
+        yield "reward.overlong.limit", f"no response is longer than generation.max_tokens ({generation.max_tokens}); give at most as many"
+
+
+def _in_learning(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    learner, generation = recipe.learner, recipe.generation
+    if learner.kl.coefficient > 0 and not recipe.reference.enabled:
+        yield "reference.enabled", "learner.kl.coefficient needs the reference pool"
+    if learner.trusts_engine_logprobs:
+        uses = "learner.correction, learner.denominator: behaviour and learner.kl.place: reward"
+        problem = f"the engine's log-probs are then of a part of the vocabulary, and {uses} compare them with those of all of it"
+        yield from ((f"generation.{name}", problem) for name, whole in (("top_p", 1), ("top_k", 0)) if getattr(generation, name) != whole)
+    objective = learner.objective
+    if isinstance(objective, DrGrpoConfig) and objective.max_length != generation.max_tokens:
+        problem = f"{objective.max_length} is not generation.max_tokens ({generation.max_tokens}), by which Dr. GRPO divides"
+        yield "learner.objective.max_length", problem
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

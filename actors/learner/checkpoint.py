@@ -60,6 +60,8 @@ def take(learner: Learner, *, step: int, rank: int, ledger: Sequence[Sequence[An
 
 def write(root: str, snapshot: Snapshot, group: ProcessGroup) -> None:
     """Write this rank's part under `root`; all ranks together, over `group`. It takes `commit` to make it a checkpoint."""
+    if snapshot.rank == 0:  # first of all, and no rank writes before it has rank 0's plan
+        _uncommit(root, snapshot.step)
     with _local_directory(root, snapshot.step) as directory:
         dcp_save(dict(snapshot.shards), storage_writer=FileSystemWriter(directory), process_group=group)
         torch.save(dict(snapshot.random), directory / f"rank-{snapshot.rank}.pt")
@@ -90,6 +92,13 @@ def commit(root: str, step: int) -> None:
     filesystem, directory = directory_of(root, step)
     with filesystem.open_output_stream(f"{directory}/{COMMIT}") as stream:
         stream.write(json.dumps({"step": step}).encode())
+
+
+def _uncommit(root: str, step: int) -> None:
+    """A step that is trained anew is written over: until it is whole again it does not count."""
+    filesystem, base = open_root(root)
+    if _is_committed(filesystem, base, step):
+        filesystem.delete_file(f"{base}/step-{step}/{COMMIT}")
 
 
 def directory_of(root: str, step: int) -> tuple[FileSystem, str]:

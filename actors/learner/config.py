@@ -9,13 +9,15 @@ from pydantic import Field, model_validator
 from actors.learner.objective_config import GmpoConfig, ObjectiveConfig
 from actors.section import Section
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
 
 class AdamWConfig(Section):
     """AdamW and its learning-rate schedule; one update is one optimizer step."""
 
     lr: float = Field(1e-6, gt=0)
     """Learning rate after warm-up."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     """Decay of the first and second moments."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay."""
@@ -55,7 +57,7 @@ class LoraConfig(Section):
     """Columns of each adapter."""
     alpha: int = Field(64, gt=0)
     """Adapters are scaled by alpha / rank."""
-    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = "all-linear"
     """Names of the layers to adapt, such as q_proj; all-linear takes every linear layer but the output layer."""
 
 
@@ -208,6 +210,12 @@ class LearnerConfig(Section):
     """Checkpoints kept; older ones are deleted. Two at least: one stays whole while the next is written."""
     max_restarts: int = Field(2, ge=0)
     """Times the group may be restarted after a failure."""
+
+    @property
+    def trusts_engine_logprobs(self) -> bool:
+        """Whether the engine's log-probs enter the loss or the rewards, and not the figures alone."""
+        pays = self.kl.coefficient > 0 and self.kl.place == "reward"
+        return pays or self.denominator == "behaviour" or not isinstance(self.correction, NoCorrection)
 
     @model_validator(mode="after")
     def _fits_itself(self) -> LearnerConfig:

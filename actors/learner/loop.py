@@ -78,12 +78,13 @@ class Loop:
 
     def __init__(self, spec: LoopSpec, *, rank: int, ranks: int) -> None:
         self._spec, self._rank, self._ranks = spec, rank, ranks
-        _seed_everything(spec.seed + rank)
+        _seed_everything(spec.seed)  # adapters are drawn alike on every rank
         device = get_device() if torch.cuda.is_available() else torch.device("cpu")
         model = load_model(spec.model)
         self._model_config = model.config
         self._probe = _probe_tokens(model.config.vocab_size)
         backend = backends.build(model, spec.config, dtype=spec.dtype, device=device)
+        _seed_everything(spec.seed + rank)
         learner_spec = LearnerSpec(spec.config, spec.temperature, spec.steps * spec.config.updates_per_step)
         self._learner = Learner(backend, learner_spec)
         tolerance = spec.weights.probe_tolerance * (100 if spec.dtype == "bfloat16" else 1)
@@ -178,6 +179,7 @@ class Loop:
         """
         if self._saved == self._step:
             return
+        self._saver.wait()  # one policy at a time is held whole
         step, queue, attempt = self._step, self._spec.queue, self._attempt
         export = self._whole_policy() if self._export_due else lambda: None
 

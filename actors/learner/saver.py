@@ -54,5 +54,5 @@ class Saver:
         dist.barrier(group=self._group)  # every rank's part has arrived
         if self._rank == 0:
             checkpoint.commit(self._root, snapshot.step)
-            checkpoint.prune(self._root, keep=self._keep)
             committed()
+            checkpoint.prune(self._root, keep=self._keep)

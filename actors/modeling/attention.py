@@ -75,6 +75,8 @@ def use_packed_attention(model: Any) -> None:
         raise ModelError(
             f"policy: {type(model).__name__} mixes tokens by {', '.join(sorted(others)) or 'a state'}, which no packing allows"
         )
+    if getattr(decoder.config, "attn_logit_softcapping", None) or any(name.endswith("sinks") for name, _ in decoder.named_parameters()):
+        raise ModelError(f"policy: {type(model).__name__} caps its attention scores or has sinks, which is not supported")
     # A compiler would make another kernel for every layout it met.
     AttentionInterface.register(NAME, torch.compiler.disable(attend))
     decoder.set_attn_implementation(NAME)

@@ -12,9 +12,11 @@ from actors.types import GRADED, GroupMeta
 def tells_apart(meta: GroupMeta) -> bool:
     """Whether two graded responses of the group earned different rewards; without that there is nothing to compare within it.
 
-    Rewards are judged as they were given, before anything is taken off them for the KL.
+    Rewards are judged before anything is taken off them for their length or the KL: DAPO keeps groups of right and wrong answers.
     """
-    return len({score for score, outcome in zip(meta.scores, meta.outcomes, strict=True) if outcome in GRADED}) > 1
+    shaping = meta.shaping or (0.0,) * len(meta.scores)
+    plain = [round(score - shaped, 9) for score, shaped in zip(meta.scores, shaping, strict=True)]
+    return len({score for score, outcome in zip(plain, meta.outcomes, strict=True) if outcome in GRADED}) > 1
 
 
 def choose(step: int, ready: Mapping[int, int], running: Mapping[int, int], *, size: int, max_staleness: int) -> list[int] | None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from actors.errors import GmpoError, VerifierError
 from actors.reward.config import RewardConfig
 from actors.reward.functions import Sample
-from actors.reward.overlong import shaped
+from actors.reward.overlong import LABEL, shaped
 from actors.reward.sandbox import Sandbox
 from actors.types import GroupMeta, RolloutGroup, Verdict
 
@@ -55,7 +55,10 @@ class Verifier:
         if self._overlong:  # by tokens, of which equal texts need not have equally many
             lengths = [len(rollout.token_ids) for rollout in group.rollouts]
             verdicts = tuple(shaped(verdict, length, self._overlong) for verdict, length in zip(verdicts, lengths, strict=True))
-        return _meta(group, verdicts, time.monotonic() - began), replace(group, verdicts=verdicts)
+        meta = _meta(group, verdicts, time.monotonic() - began)
+        if self._overlong:
+            meta = replace(meta, shaping=tuple(self._overlong.penalty * verdict.parts.get(LABEL, 0.0) for verdict in verdicts))
+        return meta, replace(group, verdicts=verdicts)
 
     async def close(self) -> None:
         """End all children. Calls still running fail with VerifierError."""

@@ -93,6 +93,7 @@ MODEL_DEFAULTS: Mapping[str, Mapping[str, object]] = {
         "device": "cuda",
         "dtype": "bfloat16",
         "activation_checkpointing": True,
+        "compile": True,
     }
 }
 """Where a model's defaults differ: what was published for Qwen3-0.6B on one H100."""

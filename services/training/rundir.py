@@ -28,6 +28,9 @@ from actors.learner.checkpoint import newest
 from services.config import Recipe, differing_keys, dump, resolved
 from services.telemetry.atomic import write_atomically
 
+MAY_DIFFER = {"run.root", "learner.ranks"}
+"""Settings with which a run may go on though they have changed: where it lies, and how many ranks share the work."""
+
 CHECKPOINTS, CONFIG, EVALUATIONS, METRICS = "checkpoints", "config.yaml", "evaluation.jsonl", "metrics.jsonl"
 LOCK, STOP = "driver.lock", "stop"
 
@@ -63,7 +66,8 @@ class RunDirectory:
     def _begun(self) -> bool:
         """Whether a step was ever done here; until then another recipe may have the directory."""
         log = self.path / METRICS
-        return (self.path / CONFIG).exists() and ((log.exists() and log.stat().st_size > 0) or (self.path / CHECKPOINTS).exists())
+        trained = (log.exists() and log.stat().st_size > 0) or newest(self.checkpoints) is not None
+        return (self.path / CONFIG).exists() and trained
 
     def close(self) -> None:
         """Let another driver in."""
@@ -140,7 +144,7 @@ def recipe_of(run_dir: Path) -> Path:
 
 def _check_equal(existing: Path, ours: dict[str, Any]) -> None:
     theirs = yaml.safe_load(existing.read_text(encoding="utf-8"))
-    differing = [key for key in differing_keys(ours, theirs) if key != "run.root"]
+    differing = [key for key in differing_keys(ours, theirs) if key not in MAY_DIFFER]
     if differing:
         keys = "\n".join(differing)
         raise ConfigError(f"{existing} belongs to a run with other settings; choose another run.name or the same values of:\n{keys}")

@@ -51,7 +51,7 @@ def train(recipe: Recipe) -> Path:
     run = RunDirectory(recipe)
     run.check()
     step, snapshot = newest_ledger(run.checkpoints)
-    if step >= recipe.run.steps:
+    if step >= recipe.run.steps and recipe.run.steps in committed_steps(run.policies):
         screen().print(f"all {step} steps are done: {run.path}", markup=False, highlight=False, soft_wrap=True)
         write_report(run.path)
         return run.path
@@ -135,6 +135,20 @@ def check_learnable(recipe: Recipe, model: str) -> None:
         if recipe.learner.lora is not None:
             attach(shapes, recipe.learner.lora)
         Scorer(shapes)
+    check_context(shapes.config, recipe.max_model_len)
+
+
+def check_context(config: Any, longest: int) -> None:
+    """Refuse sequences that the model would not read as a whole, or by other frequencies than shorter ones they are packed with."""
+    window = getattr(config, "sliding_window", None)
+    if window and longest > window and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise ConfigError(f"generation.max_tokens: sequences of {longest} tokens do not fit the model's sliding window of {window}")
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    if rope.get("rope_type") in {"dynamic", "longrope"} and longest > original:
+        raise ConfigError(
+            f"generation.max_tokens: beyond {original} tokens the model's {rope['rope_type']} positions depend on the longest of a batch"
+        )
 
 
 def model_directory(recipe: Recipe, run: RunDirectory, tell: Callable[[str], None]) -> str:

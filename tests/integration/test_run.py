@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,16 @@ SMALL = (
     "learner.updates_per_step=2",
     "learner.checkpoint_every=3",
     "prompts.held_out=4",
+)
+DAPO = (
+    *SMALL,
+    "run.steps=3",
+    "replay.dynamic_sampling=true",
+    "reward.overlong={limit: 16, buffer: 4}",
+    "learner.objective={type: dapo}",
+    "learner.backend={type: deepspeed, stage: 3}",
+    "learner.lora={rank: 4, alpha: 8}",
+    "learner.correction={type: tis}",
 )
 TIMED = ("time", "seconds", "_s", "bandwidth", "depth", "running", "claimed")
 Metrics = Callable[[Path], list[dict[str, Any]]]
@@ -120,17 +131,7 @@ def test_the_math_file_goes_through_every_pool(gmpo: Gmpo, warm_model: Path, met
 
 
 def test_dapo_with_adapters_on_deepspeed_filters_what_teaches_nothing(gmpo: Gmpo, warm_model: Path, metrics: Metrics) -> None:
-    run = gmpo.train(
-        "dapo",
-        *SMALL,
-        "run.steps=3",
-        "replay.dynamic_sampling=true",
-        "reward.overlong={limit: 16, buffer: 4}",
-        "learner.objective={type: dapo}",
-        "learner.backend={type: deepspeed, stage: 3}",
-        "learner.lora={rank: 4, alpha: 8}",
-        "learner.correction={type: tis}",
-    )
+    run = gmpo.train("dapo", *DAPO)
     lines, rows = metrics(run), rollouts(run)
     assert all(line["reward/zero_advantage_groups"] == 0 and line["weights/digest_ok"] == 1 for line in lines)
     scores: dict[int, set[float]] = {}
@@ -139,7 +140,10 @@ def test_dapo_with_adapters_on_deepspeed_filters_what_teaches_nothing(gmpo: Gmpo
     assert len(scores) == 3 * 4 and all(len(different) > 1 for different in scores.values())
     dropped = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines() if '"dropped"' in line]
     assert dropped and {event["reason"] for event in dropped if event["event"] == "dropped"} == {"filtered"}
-    assert verify_version(run / "policies" / "step-3").step == 3
+    digest = verify_version(run / "policies" / "step-3").weights_sha256
+    shutil.rmtree(run / "policies" / "step-3")  # as if killed between the last checkpoint and its version
+    gmpo.train("dapo", *DAPO)
+    assert verify_version(run / "policies" / "step-3").weights_sha256 == digest
 
 
 def test_a_run_that_diverges_ends_by_name_and_publishes_nothing(gmpo: Gmpo, warm_model: Path) -> None:

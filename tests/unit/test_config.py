@@ -30,6 +30,8 @@ def complaints(*overrides: str) -> dict[str, str]:
         (["learner.kl.coefficient=0.1"], "learner.skip_zero_advantage"),
         (["reward.overlong={limit: 17, buffer: 4}"], "reward.overlong.limit"),
         (["reward.overlong={limit: 8, buffer: 9}"], "reward.overlong.buffer"),
+        (["generation.top_p=0.9", "learner.correction.type=tis"], "generation.top_p"),
+        (["generation.top_k=5", "learner.denominator=behaviour"], "generation.top_k"),
         (["policy.heads=3"], "policy.heads"),
         (["policy.kv_heads=3"], "policy.kv_heads"),
         (["prompts.template=r1", "prompts.system=Be brief."], "prompts.system"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from actors.learner.backends.base import Backend
 from actors.learner.backends.wire import Wire
@@ -26,12 +27,23 @@ def build(model: Any, config: LearnerConfig, *, dtype: str, device: torch.device
         attach(model, config.lora)
     if config.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.train()  # transformers recomputes in training mode only; without dropout nothing else changes
+        _drop_nothing(model)
+        model.train()  # transformers recomputes in training mode only
     if config.compile:
         for layer in model.get_decoder().layers:
             layer.compile()
     wire = Wire(model, getattr(torch, dtype))
     return _BACKENDS[type(config.backend)](Scorer(model), wire, config, device)
+
+
+def _drop_nothing(model: Any) -> None:
+    """Turn off dropout of every kind: the policy that is trained is the one that answers."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def _fsdp2(scorer: Scorer, wire: Wire, config: LearnerConfig, device: torch.device) -> Backend:

@@ -43,6 +43,9 @@ class Fsdp2Backend:
         adamw = config.optimizer
         trainable = [parameter for parameter in self._scorer.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(trainable, lr=adamw.lr, betas=adamw.betas, weight_decay=adamw.weight_decay, fused=True)
+        for parameter in trainable:  # as AdamW's first step would make it; torch's checkpointing would make it by a step
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            self._optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
 
     def score(self, batch: Packed, temperature: float, *, entropy_gradient: bool = False) -> TokenScores:
         """See Backend."""

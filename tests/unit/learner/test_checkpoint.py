@@ -93,3 +93,16 @@ def test_pruning_keeps_the_newest_committed_and_whatever_may_still_be_written(tm
         checkpoint.commit(str(tmp_path), step)
     checkpoint.prune(str(tmp_path), keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-6", "step-8", "step-9"]
+
+
+def test_a_step_that_is_written_over_does_not_count_until_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_off(*_: object, **__: object) -> None:
+        raise OSError("killed")
+
+    for step in (4, 5):
+        write(tmp_path, learner(seed=0), step=step)
+        checkpoint.commit(str(tmp_path), step)
+    monkeypatch.setattr(checkpoint, "dcp_save", broken_off)
+    with pytest.raises(OSError, match="killed"):
+        write(tmp_path, learner(seed=1), step=5)
+    assert checkpoint.newest_ledger(str(tmp_path))[0] == 4

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from transformers import OPTConfig, OPTForCausalLM
 
-from actors.errors import TrainingDiverged
+from actors.errors import ConfigError, TrainingDiverged
 from actors.learner import backends, checkpoint
 from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
@@ -241,3 +242,30 @@ def test_compiled_layers_make_the_same_update() -> None:
     before = weights(plain)
     same_figures(plain.train(batch()), compiled.train(batch()))
     assert distance(weights(plain), weights(compiled)) < 1e-3 * distance(weights(plain), before)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "q_projj"], ["lm_head"], ["embed_tokens"]])
+def test_layers_that_no_adapter_can_train_are_refused_by_name(targets: list[str]) -> None:
+    with pytest.raises(ConfigError, match=rf"learner.lora.targets: .*'{targets[-1]}'"):
+        make(lora={"targets": targets})
+
+
+def test_a_snapshot_of_a_fresh_optimizer_leaves_it_as_it_was() -> None:
+    plain, saved = make(), make()
+    saved.backend.snapshot()
+    plain.train(batch())
+    saved.train(batch())
+    assert distance(weights(plain), weights(saved)) == 0
+
+
+def test_recomputing_activations_brings_no_dropout() -> None:
+    model = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=258, hidden_size=32, ffn_dim=64, num_hidden_layers=1, num_attention_heads=1, max_position_embeddings=64, dropout=0.5
+        )
+    )
+    settings = LearnerConfig(activation_checkpointing=True)
+    backend = backends.build(model, settings, dtype="float32", device=torch.device("cpu"))
+    packed = pack([entry.token_ids for entry in batch().rows], [4] * len(LENGTHS), torch.device("cpu"))
+    with torch.no_grad():
+        assert torch.equal(backend.score(packed, 1.0).logprobs, backend.score(packed, 1.0).logprobs)

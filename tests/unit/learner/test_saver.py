@@ -69,6 +69,20 @@ def test_the_next_one_waits_for_the_one_before(tmp_path: Path, saver: Saver, lea
     assert order == [1, 2]
 
 
+def test_what_cannot_be_deleted_does_not_undo_a_commit(
+    tmp_path: Path, saver: Saver, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: Any, **__: Any) -> None:
+        raise OSError("busy")
+
+    monkeypatch.setattr(checkpoint, "prune", busy)
+    told: list[int] = []
+    saver.save(learner, 1, [], lambda: told.append(1))
+    with pytest.raises(OSError, match="busy"):
+        saver.wait()
+    assert told == [1]
+
+
 def test_a_failure_is_raised_by_the_next_look_and_nothing_is_committed(
     tmp_path: Path, saver: Saver, learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

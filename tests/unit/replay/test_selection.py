@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.replay.selection import choose
+from actors.replay.selection import choose, tells_apart
+from actors.types import GroupMeta, Outcome
 
 
 def test_a_step_waits_until_it_is_full() -> None:
@@ -79,3 +81,9 @@ def test_under_the_admission_rule_no_run_stands_still_or_passes_the_bound(
             continue
         ready[done] = chance.choice([begun, version])
     assert not ready and not running
+
+
+def test_responses_of_one_truth_are_alike_however_long_they_are() -> None:
+    meta = GroupMeta(0, (0, 0), (3, 9), scores=(1.0, 0.7), outcomes=(Outcome.RIGHT, Outcome.RIGHT), shaping=(0.0, -0.3))
+    assert not tells_apart(meta)
+    assert tells_apart(replace(meta, shaping=()))

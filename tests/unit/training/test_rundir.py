@@ -145,3 +145,16 @@ def test_nobody_can_be_asked_to_stop_a_run_that_nobody_drives(opened: Open) -> N
     with pytest.raises(ConfigError, match="nobody drives"):
         request_stop(run.path)
     assert not run.stop_requested()
+
+
+def test_a_learner_group_that_started_and_saved_nothing_binds_nobody(opened: Open) -> None:
+    run, _ = opened()
+    (run.path / "checkpoints").mkdir()
+    run.close()
+    opened("learner.lora.rank=4")
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(opened: Open) -> None:
+    run, _ = opened("learner.ranks=2")
+    did_a_step(run)
+    assert opened("learner.ranks=3")[1]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from actors.errors import ClusterError, ConfigError, DataError, ModelError, UsageError
-from services.training.train import check
+from services.training.train import check, check_context
 from tests.unit.recipes import tiny_recipe
 
 
@@ -68,3 +69,17 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ClusterError, match="lacks 4 GPU"):
         check(tiny_recipe("cluster.device=gpu", "cluster.cpus=4"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"sliding_window": 16, "layer_types": ["sliding_attention"]}, "sliding window of 16"),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 16}}, "longrope"),
+    ],
+)
+def test_contexts_that_cannot_be_packed_are_refused_before_the_start(settings: dict[str, object], named: str) -> None:
+    config = SimpleNamespace(max_position_embeddings=64, **settings)
+    check_context(config, 16)
+    with pytest.raises(ConfigError, match=named):
+        check_context(config, 17)
