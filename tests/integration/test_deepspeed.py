@@ -118,7 +118,7 @@ def linger(rank: int, ranks: int, directory: Path) -> dict[str, Any]:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     return {
         "children": [process.name() for process in psutil.Process().children()],
-        "handlers": [handler not in (signal.SIG_DFL, signal.default_int_handler) for handler in handlers],
+        "handlers": [handler not in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler) for handler in handlers],
     }
 
 
