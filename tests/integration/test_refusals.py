@@ -53,4 +53,4 @@ def test_prompts_that_no_verifier_can_grade_are_refused(tmp_path: Path, warm_mod
     rows.write_text(json.dumps({"question": "1+1=", "answer": "2"}) + "\n")
     policy = f"policy={{type: pretrained, path: {warm_model}, dtype: float32}}"
     source = f"prompts={{source: {{type: file, path: {rows}}}, task: telepathy, max_tokens: 32}}"
-    assert "telepathy" in refused(tmp_path, policy, source)
+    assert "telepathy" in refused(tmp_path, policy, source, "prompts.held_out=0")
