@@ -107,15 +107,13 @@ class Loop:
                 case Work():
                     self._work(assignment)
                 case Resync():
-                    if self._export_due:  # version 0, or one that a crash kept from being written
-                        self._saver.wait()
-                        self._whole_policy()()
+                    self._export_missing()
                     self._publisher.connect(assignment.engines, self._spec.workers, self._step)
                     self._publish()
                     self._tell_queue("confirm", assignment.epoch, self._step)
                 case Stop():
                     self._save()
-                    self._saver.wait()
+                    self._export_missing()
                     return
 
     def close(self) -> None:
@@ -189,6 +187,12 @@ class Loop:
 
         self._saver.save(self._learner, step, self._tell_queue("snapshot"), committed)
         self._saved = step
+
+    def _export_missing(self) -> None:
+        """Write the present version if it is due and not there: version 0, or one that a crash kept from being written."""
+        self._saver.wait()
+        if self._everywhere(lambda: self._export_due and self._step not in committed_steps(self._spec.policies)):
+            self._whole_policy()()
 
     def _whole_policy(self) -> Callable[[], None]:
         """Gather the present policy on rank 0, all ranks together; the answer writes it for serving (nothing on other ranks)."""
