@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
+from torch.multiprocessing.spawn import ProcessException
 
 from actors.errors import GmpoError
 from actors.learner.batching import micro_batches, pieces
@@ -88,10 +89,12 @@ MEASURED_FILE = "measured.json"
 
 
 def measure(contest: Contest, cases: Sequence[Case]) -> list[Measured]:
-    """Run the contest in fresh processes, one a rank. GmpoError if the ways disagree on the gradient."""
+    """Run the contest in fresh processes, one a rank. GmpoError if a rank fails, or the ways disagree on the gradient."""
     with tempfile.TemporaryDirectory(prefix="gmpo-bench-") as directory:
-        # A failing rank takes the others with it, and none outlives this process.
-        torch.multiprocessing.spawn(_rank, (contest, tuple(cases), directory), nprocs=contest.ranks)
+        try:  # a failing rank takes the others with it, and none outlives this process
+            torch.multiprocessing.spawn(_rank, (contest, tuple(cases), directory), nprocs=contest.ranks)
+        except ProcessException as error:
+            raise GmpoError(f"bench learner, a rank failed: {str(error).strip().splitlines()[-1]}") from error
         return _MEASURED.validate_json((Path(directory) / MEASURED_FILE).read_bytes())
 
 
@@ -265,7 +268,7 @@ def _most(count: int, device: torch.device) -> int:
 
 
 def _check_agreement(case: Case, norms: Mapping[str, float], bound: float) -> None:
-    low, high = min(norms.values()), max(norms.values())
-    if not high - low <= bound * high:
+    first = next(iter(norms.values()))
+    if not all(abs(norm - first) <= bound * first for norm in norms.values()):  # nor where one is not a number
         found = ", ".join(f"{way} {norm:.6g}" for way, norm in norms.items())
         raise GmpoError(f"bench learner, {case.name}: the ways do not make the same update; gradient norms: {found}")
