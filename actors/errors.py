@@ -10,13 +10,16 @@
     ├── QueueClosed                 the replay queue shut while someone waited
     ├── StaleAttempt                a claim from a learner group that has been replaced
     ├── LostGroup                   an object of the replay queue is gone
+    ├── CheckpointError             checkpoints cannot be written, or none can be read
     ├── TrainingDiverged            too many updates in a row were not finite
     ├── NothingToLearn              too many groups in a row told no response from another
+    ├── PoisonedPrompt              processes died under a prompt, several times
     ├── EngineError                 a generation engine failed
     ├── WeightSyncError             a publication failed (names engine, phase, version)
     │   ├── WeightSyncTimeout       a phase passed its deadline
     │   └── WeightSyncMismatch      bytes, checksums or probe log-probs disagree
     ├── VerifierError               the verifier's child process misbehaved
+    │   └── VerifiersBroken         most verifications crash: the run ends instead of training on the rest
     ├── MetricError                 a figure was logged that no one declared
     └── PolicyVersionError          a version directory does not match its manifest
 
@@ -66,12 +69,20 @@ class LostGroup(GmpoError):
     """A group's object cannot be fetched any more; its prompt is issued again."""
 
 
+class CheckpointError(GmpoError):
+    """The learner's state cannot be kept, or cannot be had again."""
+
+
 class TrainingDiverged(GmpoError):
     """Loss or gradient stopped being finite; starting again would only repeat it."""
 
 
 class NothingToLearn(GmpoError):
     """Dynamic sampling finds no group whose responses differ in reward."""
+
+
+class PoisonedPrompt(GmpoError):
+    """A prompt that is left out, because what works on it dies."""
 
 
 class EngineError(GmpoError):
@@ -106,6 +117,10 @@ class WeightSyncMismatch(WeightSyncError):
 
 class VerifierError(GmpoError):
     """A verifier's child broke its protocol."""
+
+
+class VerifiersBroken(VerifierError):
+    """Too large a share of the last verifications crashed; starting children again does not mend it."""
 
 
 class PolicyVersionError(GmpoError):

@@ -8,7 +8,7 @@ Shapes: P prompt tokens, T response tokens, G responses of one prompt, N rows of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -117,6 +117,10 @@ class GroupMeta:
     shaping: tuple[float, ...] = ()  # [G] what of each score is for the response's length alone, where length is paid for
     kl: tuple[float, ...] = ()  # [G] estimate of KL(behaviour || reference) summed over the response, where the reward pays for it
     seconds: float = 0.0  # time the last stage took
+
+
+Held = tuple[GroupMeta, Sequence[Any]]
+"""A group's metadata and its reference, wrapped in a sequence: Ray hands over the reference, not the object."""
 
 
 @dataclass(frozen=True, slots=True)

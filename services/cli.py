@@ -113,6 +113,22 @@ def report(run: RunPath) -> None:
     screen().print(str(write_report(run)), markup=False, soft_wrap=True)
 
 
+@verb
+def ledger(
+    run: RunPath,
+    json: Annotated[Path | None, typer.Option("--json", help="File for the account as JSON.")] = None,
+) -> None:
+    """Print what became of every prompt of a run; status 1, and each broken rule on a line, if its history breaks any."""
+    from services.ledger import audit_run, show, write
+
+    found, violations = audit_run(run)
+    show(found, violations, screen())
+    if json is not None:
+        write(found, violations, json)
+    if violations:
+        raise typer.Exit(1)
+
+
 verb(benchmarks.logprobs, bench)
 verb(benchmarks.learner, bench)
 

@@ -55,6 +55,17 @@ class RunConfig(Section):
     """Where the folder `checkpoints/` is: a path, or a URL that pyarrow opens, of this run alone; by default the run directory."""
 
 
+class HealthConfig(Section):
+    """How dead and hung processes are found, and when a prompt is taken for their cause."""
+
+    every_s: float = Field(5, gt=0)
+    """Seconds between two calls to each actor of the generation, reward and reference pools."""
+    answer_s: float = Field(60, gt=0)
+    """Seconds an actor may take to answer; then its process is killed and replaced."""
+    deaths: int = Field(3, gt=0)
+    """Processes that may die under one prompt; then it is dropped as poisoned."""
+
+
 class EvaluationConfig(Section):
     """Held-out accuracy during training, by the engines themselves."""
 
@@ -95,6 +106,7 @@ class Recipe(Section):
     replay: ReplayConfig = ReplayConfig()
     learner: LearnerConfig = LearnerConfig()
     weights: WeightsConfig = WeightsConfig()
+    health: HealthConfig = HealthConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     serve: ServeConfig = ServeConfig()

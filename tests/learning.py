@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from actors.learner import backends, checkpoint
+from actors.learner.checkpoint import Waiting
 from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
 from actors.modeling.config import TinyPolicy
@@ -151,7 +152,7 @@ def run_two_steps(rank: int, ranks: int, backend: Mapping[str, Any], root: str, 
         else:
             learner.train(batch)
             assert dist.group.WORLD is not None
-            checkpoint.write(root, checkpoint.take(learner, step=1, rank=rank, ledger=[]), dist.group.WORLD)
+            checkpoint.write(root, checkpoint.take(learner, step=1, rank=rank, waiting=Waiting()), dist.group.WORLD)
             dist.barrier()
         metrics = learner.train(replace(batch, step=2)).metrics
         parameters = torch.cat([tensor.flatten() for tensor in learner.backend.tensors()]).cpu()

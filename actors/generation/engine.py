@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import ray
+
 from actors.errors import EngineError
 from actors.generation.spec import EngineSpec, Sampling, sample_seed
 from actors.generation.vllm_terms import digest_of, engine_arguments, sampling_params, to_rollout
@@ -28,6 +30,7 @@ class Engine:
         self._llm: Any = None
         self._sockets = tempfile.TemporaryDirectory(prefix="gmpo-", ignore_cleanup_errors=True)  # vLLM leaves its sockets behind
         self._halted: set[str] = set()  # reasons to stand still
+        self._updating = False  # the model is open for new weights
         self._submitted = 0
         self._submission = asyncio.Condition()
 
@@ -41,9 +44,15 @@ class Engine:
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(self._spec)))
         return time.monotonic() - began
 
+    async def process(self) -> tuple[int, str]:
+        """(process id, Ray node id): where to end this engine from outside when it does not answer."""
+        return os.getpid(), ray.get_runtime_context().get_node_id()
+
     async def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> tuple[GroupMeta, RolloutGroup]:
-        """Sample the responses to one prompt, each from its own seed."""
+        """Sample the responses to one prompt, each from its own seed. Cancelling the call aborts them."""
         began = time.monotonic()
+        if self._llm is None:
+            raise EngineError(f"engine {self._spec.index} has not started")
         chosen = sampling or Sampling.of(self._spec.config)
         requests = [self._sample(prompt, chosen, sample) for sample in range(chosen.samples)]
         group = RolloutGroup(prompt, tuple(await asyncio.gather(*requests)))
@@ -66,6 +75,9 @@ class Engine:
             await self._count_submission()
             while not (output := await queue.get()).finished:
                 pass
+        except asyncio.CancelledError:  # nobody waits for it any more
+            await self._llm.abort(request_id)
+            raise
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineError(f"engine {self._spec.index} failed on prompt {prompt.ordinal}: {error}") from None
         return to_rollout(output.outputs[0])
@@ -111,18 +123,26 @@ class Engine:
         await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=dict(info)))
 
     async def begin_update(self) -> None:
-        """Open the model for new weights; the engine must be paused."""
+        """Open the model for new weights; the engine must be paused. One that was left open by a broken publication starts anew."""
+        if self._updating:
+            await self._llm.finish_weight_update()
         await self._llm.start_weight_update()
+        self._updating = True
 
     async def receive(self, params: list[tuple[str, str, list[int]]]) -> None:
         """Take one publication's bytes; runs while rank 0 of the group sends."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        await self._llm.update_weights(WeightTransferUpdateRequest(update_info={"params": params}))
+        try:
+            await self._llm.update_weights(WeightTransferUpdateRequest(update_info={"params": params}))
+        except BaseException:
+            self._updating = False  # vLLM closes the model itself then, with its weights in parts
+            raise
 
     async def commit(self, version: int) -> tuple[str, str]:
         """Put the weights in place and label them. Returns (digest of the bytes received, digest of the engine's own tensors)."""
         await self._llm.finish_weight_update(str(version))
+        self._updating = False
         received = await self._llm.collective_rpc("received_digest")
         checksums = await self._llm.compute_weight_checksums()
         if len(set(received)) != 1:

@@ -1,42 +1,47 @@
-"""One checkpoint directory: every rank's shards, random states and counters, and the ledger as it stood.
+"""What one checkpoint holds: every rank's shards, random states and counters, the ledger as it stood, and the groups that were ready.
 
 .metadata, __R_N.distcp    torch DCP: parameters and optimizer state, readable on any number of ranks
 rank-R.pt                  random states of rank R
 state.json                 step, the learner's progress
 ledger.json                the ledger's snapshot
-commit.json                written last, once every rank's part has arrived; a directory without it is not a checkpoint
+ready.parquet              the groups that waited for a step, whole; missing where there were none
 
-`root` is a path or any URL that pyarrow opens; checkpoints are its `step-N` children.
+`checkpoint_store` says where it is, and makes it count.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint import save as dcp_save
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+from actors.learner import checkpoint_store as store
+from actors.records import write_groups
+from actors.types import GroupMeta, RolloutGroup
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from actors.learner.learner import Learner
 
-
-COMMIT = "commit.json"
 _COPIES = StagingOptions(use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False)
-STEP = re.compile(r"step-(\d+)")
+LEDGER, READY, STATE = "ledger.json", "ready.parquet", "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a checkpoint holds of the replay queue."""
+
+    ledger: Sequence[Sequence[Any]] = ()
+    ready: Callable[[], tuple[Sequence[RolloutGroup], Sequence[GroupMeta]]] = lambda: ((), ())  # asked for when it is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,124 +53,46 @@ class Snapshot:
     shards: Mapping[str, Any]  # for torch DCP
     random: Mapping[str, Any]
     state: Mapping[str, Any]
-    ledger: Sequence[Sequence[Any]]
+    waiting: Waiting  # rank 0's counts
 
 
-def take(learner: Learner, *, step: int, rank: int, ledger: Sequence[Sequence[Any]]) -> Snapshot:
+def take(learner: Learner, *, step: int, rank: int, waiting: Waiting) -> Snapshot:
     """Copy what a checkpoint of this moment needs; all ranks together."""
     shards = DefaultStager(_COPIES).stage(dict(learner.backend.snapshot()))
     assert isinstance(shards, dict)
-    return Snapshot(step, rank, shards, _random_states(), {"step": step, **asdict(learner.progress)}, ledger)
+    return Snapshot(step, rank, shards, _random_states(), {"step": step, **asdict(learner.progress)}, waiting)
 
 
-def write(root: str, snapshot: Snapshot, group: ProcessGroup) -> None:
-    """Write this rank's part under `root`; all ranks together, over `group`. It takes `commit` to make it a checkpoint."""
-    if snapshot.rank == 0:  # first of all, and no rank writes before it has rank 0's plan
-        _uncommit(root, snapshot.step)
-    with _local_directory(root, snapshot.step) as directory:
+def write(root: str, snapshot: Snapshot, group: ProcessGroup) -> store.Digests:
+    """Write this rank's part under `root` and return its files; all ranks together, over `group`. It takes a commit to make it count."""
+    rank = snapshot.rank
+    if rank == 0:  # first of all, and no rank writes before it has rank 0's plan
+        store.uncommit(root, snapshot.step)
+    with store.draft(root, snapshot.step) as directory:
         dcp_save(dict(snapshot.shards), storage_writer=FileSystemWriter(directory), process_group=group)
-        torch.save(dict(snapshot.random), directory / f"rank-{snapshot.rank}.pt")
-        if snapshot.rank == 0:
-            (directory / "state.json").write_text(json.dumps(snapshot.state))
-            (directory / "ledger.json").write_text(json.dumps(snapshot.ledger))
+        mine = {path.name for path in directory.glob(f"__{rank}_*.distcp")} | {f"rank-{rank}.pt"}
+        torch.save(dict(snapshot.random), directory / f"rank-{rank}.pt")
+        if rank == 0:
+            (directory / STATE).write_text(json.dumps(snapshot.state))
+            (directory / LEDGER).write_text(json.dumps(snapshot.waiting.ledger))
+            mine |= {".metadata", STATE, LEDGER}
+            groups, metas = snapshot.waiting.ready()
+            if groups:
+                write_groups(directory / READY, groups, metas)
+                mine.add(READY)
+        return store.digests(directory, sorted(mine))
 
 
 def read(root: str, step: int, learner: Learner, *, rank: int) -> None:
     """Restore a learner from a committed checkpoint. A rank that did not exist then keeps its fresh random states."""
     from actors.learner.learner import Progress
 
-    filesystem, path = directory_of(root, step)
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(path)
-        if not isinstance(filesystem, LocalFileSystem):
-            directory = Path(scratch)
-            copy_files(path, scratch, source_filesystem=filesystem, destination_filesystem=LocalFileSystem())
+    with store.stored_at(root, step).local() as directory:
         learner.backend.load(directory)
-        state = json.loads((directory / "state.json").read_text())
+        state = json.loads((directory / STATE).read_text())
         learner.progress = Progress(**{name: state[name] for name in Progress.__slots__})
         if (file := directory / f"rank-{rank}.pt").exists():
             _set_random_states(torch.load(file, weights_only=True))
-
-
-def commit(root: str, step: int) -> None:
-    """Make the complete directory of `step` a checkpoint."""
-    filesystem, directory = directory_of(root, step)
-    with filesystem.open_output_stream(f"{directory}/{COMMIT}") as stream:
-        stream.write(json.dumps({"step": step}).encode())
-
-
-def _uncommit(root: str, step: int) -> None:
-    """A step that is trained anew is written over: until it is whole again it does not count."""
-    filesystem, base = open_root(root)
-    if _is_committed(filesystem, base, step):
-        filesystem.delete_file(f"{base}/step-{step}/{COMMIT}")
-
-
-def directory_of(root: str, step: int) -> tuple[FileSystem, str]:
-    """(file system, directory) of one step's checkpoint."""
-    filesystem, base = open_root(root)
-    return filesystem, f"{base}/step-{step}"
-
-
-def prune(root: str, *, keep: int) -> None:
-    """Delete all but the newest `keep` committed checkpoints, and what was left uncommitted below the newest."""
-    filesystem, base = open_root(root)
-    committed = [step for step in _steps(filesystem, base) if _is_committed(filesystem, base, step)]
-    kept = set(committed[:keep])
-    for step in _steps(filesystem, base):
-        if committed and step < committed[0] and step not in kept:
-            filesystem.delete_dir(f"{base}/step-{step}")
-
-
-def newest(root: str) -> tuple[int, FileSystem, str] | None:
-    """(step, file system, directory) of the newest committed checkpoint."""
-    filesystem, base = open_root(root)
-    for step in _steps(filesystem, base):
-        if _is_committed(filesystem, base, step):
-            return step, filesystem, f"{base}/step-{step}"
-    return None
-
-
-def newest_ledger(root: str) -> tuple[int, list[list[Any]]]:
-    """(step, ledger snapshot) of the newest committed checkpoint; (0, []) if there is none."""
-    found = newest(root)
-    if found is None:
-        return 0, []
-    step, filesystem, directory = found
-    with filesystem.open_input_stream(f"{directory}/ledger.json") as stream:
-        return step, json.loads(stream.read())
-
-
-def open_root(root: str) -> tuple[FileSystem, str]:
-    """The file system behind a path or URL, and the path in it."""
-    if "://" in root:
-        filesystem, path = FileSystem.from_uri(root)
-        return filesystem, str(path)
-    return LocalFileSystem(), str(Path(root).absolute())
-
-
-@contextmanager
-def _local_directory(root: str, step: int) -> Iterator[Path]:
-    """Where to write: the checkpoint's own directory, or one that is copied to it at the end."""
-    filesystem, path = directory_of(root, step)
-    filesystem.create_dir(path, recursive=True)
-    if isinstance(filesystem, LocalFileSystem):
-        yield Path(path)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        yield Path(scratch)
-        copy_files(scratch, path, source_filesystem=LocalFileSystem(), destination_filesystem=filesystem)
-
-
-def _steps(filesystem: FileSystem, base: str) -> list[int]:
-    """Steps that have a directory, newest first."""
-    found = filesystem.get_file_info(FileSelector(base, allow_not_found=True))
-    names = [STEP.fullmatch(info.base_name) for info in found]
-    return sorted((int(name[1]) for name in names if name), reverse=True)
-
-
-def _is_committed(filesystem: FileSystem, base: str, step: int) -> bool:
-    return filesystem.get_file_info(f"{base}/step-{step}/{COMMIT}").type is FileType.File
 
 
 def _random_states() -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The learner group's loop, as Ray Train runs it on every rank:
 
     assignment = queue.claim(...)            what all ranks do next
-    Resync -> publisher.connect, publish     the engines changed
+    Resync -> publish to these engines       they changed, or the last publication to them failed
     Work   -> learner.train, publish, ack    one step
     Stop   -> checkpoint, leave
+
+A publication that fails is told to the queue, which answers with Resync once there are engines to go on with; the step is acked then.
 
 Ranks fetch their own shares: a reference that travelled through torch.distributed would lose its owner.
 """
@@ -14,6 +16,7 @@ import contextlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +27,16 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 
-from actors.errors import LostGroup, QueueClosed, TrainingDiverged
+from actors.errors import CheckpointError, QueueClosed, TrainingDiverged, WeightSyncError
 from actors.learner import backends, checkpoint
 from actors.learner.batching import assemble
+from actors.learner.checkpoint import Waiting
 from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
 from actors.learner.saver import Saver
 from actors.modeling.loading import load_model
 from actors.modeling.packing import pack
-from actors.types import Assignment, Resync, StepResult, Stop, Work
+from actors.types import Assignment, GroupMeta, Held, Resync, RolloutGroup, StepResult, Stop, Work
 from actors.weights.config import WeightsConfig
 from actors.weights.publisher import Publisher
 from actors.weights.version import committed_steps, prune, write_version
@@ -89,7 +93,9 @@ class Loop:
         self._learner = Learner(backend, learner_spec)
         tolerance = spec.weights.probe_tolerance * (100 if spec.dtype == "bfloat16" else 1)
         self._publisher = Publisher(spec.weights, spec.transport, rank=rank, tolerance=tolerance)
-        self._saver = Saver(spec.checkpoints, keep=spec.config.keep_checkpoints, rank=rank)
+        self._saver = Saver(spec.checkpoints, keep=spec.config.keep_checkpoints, rank=rank, failed=self._tell_failure)
+        self._epoch = 0  # of the engines in use
+        self._unacked: StepResult | None = None  # of a step that is trained, and whose version the engines do not have yet
         self._attempt: int
         self._step: int
         self._attempt, self._step = self._everywhere(lambda: ray.get(spec.queue.begin.remote()))
@@ -108,12 +114,15 @@ class Loop:
                     self._work(assignment)
                 case Resync():
                     self._export_missing()
-                    self._publisher.connect(assignment.engines, self._spec.workers, self._step)
+                    self._epoch = assignment.epoch
+                    self._publisher.use(assignment.engines, self._spec.workers)
                     self._publish()
-                    self._tell_queue("confirm", assignment.epoch, self._step)
                 case Stop():
-                    self._save()
-                    self._export_missing()
+                    if self._unacked is None:  # else the run goes on from the step before
+                        self._save()
+                        self._export_missing()
+                    if self._saver.failures:
+                        raise CheckpointError(f"the run ends after step {self._step}, and its state could not be written")
                     return
 
     def close(self) -> None:
@@ -130,34 +139,44 @@ class Loop:
                 return assignment
 
     def _work(self, work: Work) -> None:
-        batch = assemble(work, self._fetch(work))
+        groups = self._fetch(work)
+        if groups is None:
+            return
+        batch = assemble(work, groups)
         try:
             result = self._learner.train(batch)
         except TrainingDiverged as error:  # on every rank; a restart would go the same way, so the run ends here
             self._tell_queue("fail", TrainingDiverged(f"step {work.step}: {error}"))
             raise QueueClosed("training diverged") from error
-        self._step = work.step
-        metrics = {**result.metrics, **self._publish()}
-        self._tell_queue("ack", StepResult(self._step, metrics))
+        self._step, self._unacked = work.step, result
+        self._publish()
+
+    def _publish(self) -> None:
+        """Send the present version to the engines; then the queue hears that they have it, or that they do not."""
+        try:
+            probe = self._probe, self._probe_logprobs()
+            publication = self._publisher.publish(self._step, self._learner.backend, probe, self._synchronize)
+        except WeightSyncError as error:  # on every rank
+            self._tell_queue("unsynced", self._epoch, error)
+            return
+        if self._unacked is None:
+            self._tell_queue("confirm", self._epoch, self._step, publication.digest)
+            return
+        metrics = {**self._unacked.metrics, **publication.metrics}
+        self._tell_queue("ack", StepResult(self._step, metrics), publication.digest)
+        self._unacked = None
         if self._export_due or self._step % self._spec.config.checkpoint_every == 0:
             self._save()
 
-    def _fetch(self, work: Work) -> Sequence[Any]:
-        """This rank's groups; LostGroup on every rank if one of them cannot have its own."""
-        lost = ""
-        groups: Sequence[Any] = ()
-        try:
-            groups = ray.get(list(work.refs), timeout=FETCH_TIMEOUT_S)
-        except (ray.exceptions.ObjectLostError, ray.exceptions.GetTimeoutError) as error:
-            lost = f"step {work.step}, rank {self._rank}: {error}"
-        losses: list[str] = [""] * self._ranks
+    def _fetch(self, work: Work) -> Sequence[Any] | None:
+        """This rank's groups; None on every rank if one of them cannot have all of its own, which the queue is told."""
+        groups, lost = _get(work)
+        losses: list[list[int]] = [[]] * self._ranks
         dist.all_gather_object(losses, lost)
-        if any(losses):
-            raise LostGroup("; ".join(loss for loss in losses if loss))
+        if gone := sorted({ordinal for loss in losses for ordinal in loss}):
+            self._tell_queue("lost", work.step, gone)
+            return None
         return groups
-
-    def _publish(self) -> dict[str, float]:
-        return self._publisher.publish(self._step, self._learner.backend, (self._probe, self._probe_logprobs()), self._synchronize)
 
     @torch.no_grad()
     def _probe_logprobs(self) -> list[float]:
@@ -185,8 +204,24 @@ class Loop:
             ray.get(queue.commit.remote(step, attempt))
             export()
 
-        self._saver.save(self._learner, step, self._tell_queue("snapshot"), committed)
+        self._saver.save(self._learner, step, self._waiting(), committed)
         self._saved = step
+
+    def _waiting(self) -> Waiting:
+        """What the checkpoint holds of the queue. Only rank 0's counts: its references must not travel."""
+        taken = Waiting()
+
+        def take() -> None:
+            nonlocal taken
+            snapshot = ray.get(self._spec.queue.snapshot.remote(self._attempt))
+            taken = Waiting(snapshot.ledger, partial(_payloads, snapshot.ready))
+
+        self._everywhere(take)
+        return taken
+
+    def _tell_failure(self, why: str) -> None:
+        """From the checkpoint's thread: a line for the history and the console."""
+        ray.get(self._spec.queue.note.remote("checkpoint_failed", why))
 
     def _export_missing(self) -> None:
         """Write the present version if it is due and not there: version 0, or one that a crash kept from being written."""
@@ -244,6 +279,33 @@ class Loop:
         if box[1] is not None:
             raise box[1]
         return box[0]
+
+
+def _payloads(held: Sequence[Held]) -> tuple[list[RolloutGroup], list[GroupMeta]]:
+    """The groups behind references, and their metadata; those that are gone are left out, and will be asked for again."""
+    groups: list[RolloutGroup] = []
+    metas: list[GroupMeta] = []
+    for meta, ref in held:
+        with contextlib.suppress(ray.exceptions.ObjectLostError, ray.exceptions.GetTimeoutError):
+            group: RolloutGroup = ray.get(ref[0], timeout=FETCH_TIMEOUT_S)  # type: ignore[assignment]  # of one reference, not a list
+            groups.append(group)
+            metas.append(meta)
+    return groups, metas
+
+
+def _get(work: Work) -> tuple[list[Any], list[int]]:
+    """(a share's groups, the ordinals of those that are gone)."""
+    try:
+        return ray.get(list(work.refs), timeout=FETCH_TIMEOUT_S), []
+    except (ray.exceptions.ObjectLostError, ray.exceptions.GetTimeoutError):
+        pass
+    groups, lost = [], []
+    for ordinal, ref in zip(work.ordinals, work.refs, strict=True):
+        try:
+            groups.append(ray.get(ref, timeout=1.0))
+        except (ray.exceptions.ObjectLostError, ray.exceptions.GetTimeoutError):
+            lost.append(ordinal)
+    return groups, lost
 
 
 def _probe_tokens(vocabulary: int, length: int = 24) -> list[int]:

@@ -1,42 +1,50 @@
 """Writing checkpoints behind the training's back: the copy is made at once, everything else in a thread of this rank.
 
-    take ──► write (all ranks) ──► barrier ──► commit.json ──► `committed`      the last two on rank 0 alone
+    take ──► write (all ranks) ──► all ranks tell each other ──► commit.json ──► `committed`      the last two on rank 0 alone
 
 The ranks' threads meet over a process group of their own, so they never mix with the collectives of training. One checkpoint is
-under way at a time: the next `save` waits for it.
+under way at a time: the next `save` waits for it. A checkpoint that cannot be written (a full disk) is taken away again and the run
+goes on; the third in a row ends it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
-from actors.learner import checkpoint
+from actors.errors import CheckpointError
+from actors.learner import checkpoint, checkpoint_store
+from actors.learner.checkpoint import Waiting
 
 if TYPE_CHECKING:
     from actors.learner.learner import Learner
 
+MOST_FAILURES = 3
+"""Checkpoints in a row that may fail before the run does."""
+
 
 class Saver:
-    """One rank's writer. All ranks build it, `save` and `wait` together; a failure is raised by the next call on the rank it struck."""
+    """One rank's writer. All ranks build it, `save` and `wait` together, and all of them hear of a failure of any."""
 
-    def __init__(self, root: str, *, keep: int, rank: int) -> None:
-        self._root, self._keep, self._rank = root, keep, rank
+    def __init__(self, root: str, *, keep: int, rank: int, failed: Callable[[str], None] = lambda why: None) -> None:
+        """`failed` is called on rank 0 for each checkpoint that could not be written."""
+        self._root, self._keep, self._rank, self._failed = root, keep, rank, failed
         self._group = dist.new_group(backend="gloo")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._failures = 0
 
-    def save(self, learner: Learner, step: int, ledger: Sequence[Sequence[Any]], committed: Callable[[], None]) -> None:
+    def save(self, learner: Learner, step: int, waiting: Waiting, committed: Callable[[], None]) -> None:
         """Take a snapshot and return; `committed` is called on rank 0, from the thread, when the checkpoint counts."""
         self.wait()
-        snapshot = checkpoint.take(learner, step=step, rank=self._rank, ledger=ledger)
+        snapshot = checkpoint.take(learner, step=step, rank=self._rank, waiting=waiting)
         self._pending = self._thread.submit(self._write, snapshot, committed)
 
     def check(self) -> None:
-        """Raise what went wrong in the thread, if anything has."""
+        """Raise what went wrong in the thread, if anything has that the run cannot go on with."""
         if self._pending is not None and self._pending.done():
             self._pending.result()
 
@@ -45,14 +53,38 @@ class Saver:
         if self._pending is not None:
             self._pending.result()
 
+    @property
+    def failures(self) -> int:
+        """Checkpoints in a row that could not be written, up to now; the same on all ranks after `wait`."""
+        return self._failures
+
     def close(self) -> None:
         """Let the thread end; what it is writing stays uncommitted if the process ends first."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _write(self, snapshot: checkpoint.Snapshot, committed: Callable[[], None]) -> None:
-        checkpoint.write(self._root, snapshot, self._group)
-        dist.barrier(group=self._group)  # every rank's part has arrived
+        files: checkpoint_store.Digests = {}
+        failure = None
+        try:
+            files = checkpoint.write(self._root, snapshot, self._group)
+        except Exception as error:  # of whatever kind the storage has: told to all ranks
+            failure = f"rank {self._rank}: {error}"
+        parts: list[Any] = [None] * dist.get_world_size(self._group)
+        dist.all_gather_object(parts, (failure, files), group=self._group)
+        if failures := [why for why, _ in parts if why]:
+            self._give_up(snapshot.step, failures[0])
+            return
+        self._failures = 0
         if self._rank == 0:
-            checkpoint.commit(self._root, snapshot.step)
+            checkpoint_store.commit(self._root, snapshot.step, {name: digest for _, part in parts for name, digest in part.items()})
             committed()
-            checkpoint.prune(self._root, keep=self._keep)
+            checkpoint_store.prune(self._root, keep=self._keep)
+
+    def _give_up(self, step: int, why: str) -> None:
+        self._failures += 1
+        why = f"the checkpoint of step {step} could not be written: {why}"
+        if self._rank == 0:
+            checkpoint_store.discard(self._root, step)
+            self._failed(why)
+        if self._failures >= MOST_FAILURES:
+            raise CheckpointError(f"{why} ({self._failures} in a row)")

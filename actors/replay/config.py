@@ -14,6 +14,8 @@ class ReplayConfig(Section):
     """Largest age, in versions, of a group when it is trained on; 0 is synchronous and, on a CPU with one engine, bit-reproducible."""
     capacity: int | None = Field(None, gt=0)
     """Groups the queue holds ready; by default all that the staleness bound admits."""
+    stale_after_s: float = Field(600, gt=0)
+    """Seconds that responses at the staleness bound may hold a full step back; then their prompts are dropped as stale."""
     dynamic_sampling: bool = False
     """Drop groups whose graded responses all earned the same reward and sample other prompts in their place (DAPO, arXiv 2503.14476)."""
     max_filtered: int = Field(1000, gt=0)

@@ -4,6 +4,7 @@
                          (scored is left out where there is no reference)
     any of the states before trained -> dropped, with a reason
     any of the states before trained -> admitted again, when its work was lost
+    claimed -> ready again, when another group of its step was lost
 
 `trained` and `dropped` are final for the run's memory, but a restart goes back to the last checkpoint's snapshot: what was trained
 or dropped after it then lives again.
@@ -42,7 +43,7 @@ _NEXT: Mapping[State | None, frozenset[State]] = {
     State.VERIFIED: frozenset({State.SCORED, State.READY, State.DROPPED, State.ADMITTED}),
     State.SCORED: frozenset({State.READY, State.DROPPED, State.ADMITTED}),
     State.READY: frozenset({State.CLAIMED, State.DROPPED, State.ADMITTED}),
-    State.CLAIMED: frozenset({State.TRAINED, State.DROPPED, State.ADMITTED}),
+    State.CLAIMED: frozenset({State.TRAINED, State.READY, State.DROPPED, State.ADMITTED}),
     State.TRAINED: frozenset(),
     State.DROPPED: frozenset(),
 }

@@ -2,39 +2,56 @@
 
 A group's life here is waiting (running elsewhere) -> ready -> claimed -> released. Whoever waits is woken by a condition, never by
 polling, and by `close`. The driver owns the objects; the queue lends their references to the ranks that claim them.
+
+All it knows is the sum of the events it wrote (`Standing`), and what its owner keeps. So when its process dies, Ray starts another,
+which reads the events, is given the rest by `begin_with`, and answers the calls that were under way: each may safely come twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from actors.errors import GmpoError, QueueClosed, StaleAttempt
+from actors.errors import GmpoError, LostGroup, QueueClosed, StaleAttempt, WeightSyncError
 from actors.replay.freeze import Advantages, FrozenStep, freeze, share
-from actors.replay.history import History
-from actors.replay.ledger import Ledger, State
+from actors.replay.history import History, read
+from actors.replay.ledger import FINAL, Ledger, State
 from actors.replay.selection import choose, tells_apart
-from actors.types import Assignment, GroupMeta, Resync, StepResult, Stop, Work
+from actors.replay.standing import Claim, Event, Standing
+from actors.types import Assignment, GroupMeta, Held, Resync, StepResult, Stop, Work
 
 
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
     """What the queue must know of the run."""
 
+    session: str  # names the driver's life
     prompts_per_step: int
     updates_per_step: int
     max_staleness: int
     capacity: int  # groups held ready; a further `put` waits
+    stale_after_s: float  # how long groups at the bound may hold a step back
     steps: int  # the last step of the run
     seed: int
     skip_zero_advantage: bool
     dynamic_sampling: bool  # drop groups that have nothing to compare
     advantages: Advantages
     history: Path  # ledger.jsonl
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What the driver owns and the queue needs, at the start and again after the queue's process died."""
+
+    groups: Mapping[int, Held] = field(default_factory=dict)  # every group that is ready, or claimed and not yet covered by a checkpoint
+    recorded: Mapping[int, Claim] = field(default_factory=dict)  # steps that an earlier driver trained beyond the checkpoint
+    engines: Sequence[Any] = ()
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,116 +62,216 @@ class Published:
     frozen: FrozenStep
     result: StepResult
     time: float  # when, unix seconds
+    committed: int  # the newest step that a checkpoint covers
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """What became of a prompt without the conductor's doing."""
+
+    ordinal: int
+    reason: Literal["stale", "lost"]  # stale: it was dropped, whoever works on it may stop; lost: it is to be issued again
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a checkpoint holds of the queue: the ledger, and the groups that are ready."""
+
+    ledger: list[list[Any]]
+    ready: tuple[Held, ...]
 
 
 class ReplayQueue:
     """Groups in, a step's shares out.
 
-    The conductor calls `admit`, `put`, `drop`, `set_engines`, `next_published`, `stop`; every learner rank calls `claim`, rank 0
-    also `begin`, `ack` and `commit`. Example of one step:
+    The conductor calls `begin_with`, `admit`, `put`, `drop`, `set_engines`, `next_published`, `stop`; every learner rank calls `claim`,
+    rank 0 also `begin`, `confirm`, `unsynced`, `ack` and `commit`. Example of one step:
 
         admit([0, 1]); put(meta 0); put(meta 1); claim(turn, step=1, rank=0) -> Work; ack(1) -> next_published() returns
     """
 
-    def __init__(self, spec: QueueSpec, snapshot: Sequence[Sequence[Any]] = (), step: int = 0) -> None:
+    def __init__(self, spec: QueueSpec, ledger: Sequence[Sequence[Any]] = (), step: int = 0) -> None:
         self._spec = spec
-        self._ledger = Ledger.restore(snapshot).rolled_back(step)
+        self._standing = Standing(Ledger.restore(ledger))
+        past = list(read(spec.history))
+        begun = next((index for index, event in enumerate(past) if event.get("session") == spec.session), None)
         self._history = History(spec.history)
-        self._history.write("resumed" if step else "started", step=step)
-        self._waiting: dict[int, int] = {}  # ordinal -> version at admission
-        self._ready: dict[int, tuple[GroupMeta, Any]] = {}
+        if begun is None:
+            self._standing.publications = Standing.of(past).publications
+            self._record("resumed" if step else "started", session=spec.session, step=step)
+        else:
+            self._history.write("rebuilt", session=spec.session)
+        self._forgotten = set() if begun is not None else set(range(step + 1, Standing.of(past).trained + 1))
+        self._given = asyncio.Event()  # the driver's belongings have come
+        self._ready: dict[int, Held] = {}
+        self._recorded: Mapping[int, Claim] = {}
         self._steps: dict[int, tuple[FrozenStep, dict[int, Any]]] = {}  # frozen steps not yet covered by a checkpoint
         self._published: dict[int, Published] = {}
-        self._filtered = 0  # groups dropped since the last step was frozen
-        self._version = self._committed = step
-        self._attempt = 0
-        self._verdicts: dict[int, FrozenStep | Resync | Stop] = {}  # by turn, of the present attempt
+        self._taken = step  # newest step whose publication the conductor has seen
         self._engines = Resync(0, ())
-        self._synced = -1  # epoch whose engines have confirmed a version
-        self._resyncing = -1  # epoch that the present attempt was last told to join
-        self._stop: Stop | None = None
-        self._closed = False
+        self._broken = -1  # epoch whose publication failed
+        self._unsynced: list[tuple[int, WeightSyncError]] = []  # with the epoch of the engines
+        self._recalls: list[Recall] = []
+        self._notes: list[str] = []
+        for event in past[begun:] if begun is not None else ():
+            self._apply(event)
         self._failure: GmpoError | None = None
+        self._closed = False
         self._changed = asyncio.Condition()
         self._claim_wait_s = 0.0
 
+    def _record(self, kind: str, **fields: Any) -> None:
+        """An event happens: first in this process, which refuses what cannot be, then on disk."""
+        self._apply({"event": kind, **fields})
+        self._history.write(kind, **fields)
+
+    def _apply(self, event: Event) -> None:
+        self._standing.apply(event)
+        match event:
+            case {"event": "unsynced"}:
+                error = WeightSyncError(event["error"], engine=event["engine"], phase=event["phase"], version=event["version"])
+                self._unsynced.append((event["epoch"], error))
+            case {"recall": reason}:
+                self._recalls += [Recall(ordinal, reason) for ordinal in event["ordinals"]]
+            case {"why": why}:
+                self._notes.append(f"{event['event'].replace('_', ' ')}: {why}")
+
     # --- the conductor's side ------------------------------------------------------------------------------------------------
 
-    def resume_point(self) -> tuple[list[int], int]:
+    async def begin_with(self, own: Belongings) -> None:
+        """What the driver holds; until it comes nothing is handed out. Steps recorded beyond the checkpoint are claimed unchanged."""
+        async with self._changed:
+            if self._given.is_set():
+                return
+            ledger = self._standing.ledger
+            for step in sorted(self._forgotten - own.recorded.keys()):
+                self._record("forgotten", step=step)
+            for ordinal, (meta, _) in own.groups.items():
+                if ordinal not in ledger:  # it was admitted after the checkpoint, and trained in a recorded step
+                    self._record(State.ADMITTED, ordinals=[ordinal], version=meta.versions[0])
+                elif ledger[ordinal].state is not State.ADMITTED or ordinal in self._standing.waiting:
+                    continue  # this process follows one that knew it
+                stages = (State.GENERATED, State.VERIFIED)
+                self._record(State.READY, ordinals=[ordinal], stages=stages, versions=list(meta.versions), seconds={})
+            self._ready = {ordinal: held for ordinal, held in own.groups.items() if ledger[ordinal].state is State.READY}
+            self._recorded = own.recorded
+            for step, claim in self._standing.claims.items():
+                self._keep(step, claim, {ordinal: own.groups[ordinal] for ordinal in claim.ordinals})
+            self._engines = Resync(own.epoch, tuple(own.engines))
+            self._given.set()
+            self._changed.notify_all()
+
+    async def resume_point(self) -> tuple[list[int], int]:
         """(ordinals to issue again, first ordinal never admitted)."""
-        return self._ledger.unfinished(), self._ledger.next_ordinal()
+        await self._given.wait()
+        ledger = self._standing.ledger
+        first = ledger.next_ordinal()
+        lost = {ordinal for ordinal in range(first) if ordinal not in ledger}  # admitted after the checkpoint, as were later ones
+        return sorted(lost.union(ledger.unfinished()).difference(self._ready)), first
 
     async def admit(self, ordinals: Sequence[int]) -> None:
         """These prompts enter the run (again, if their work was lost)."""
-        async with self._changed:
-            self._check_open()
+        async with self._open():
+            self._record(State.ADMITTED, ordinals=list(ordinals), version=self._standing.version)
             for ordinal in ordinals:
-                self._ledger.move(ordinal, State.ADMITTED)
                 self._ready.pop(ordinal, None)
-                self._waiting[ordinal] = self._version
-            self._history.write(State.ADMITTED, ordinals=list(ordinals), version=self._version)
 
     async def put(self, meta: GroupMeta, ref: Sequence[Any], stages: Sequence[State], seconds: dict[str, float]) -> bool:
-        """A group has come through the pools; waits while the queue is full. False: it was dropped as filtered, and its ref let go.
-
-        `ref` is wrapped in a sequence: Ray hands over the reference, not the object.
-        """
-        async with self._changed:
+        """A group has come through the pools; waits while the queue is full. False: it was dropped, now or before, and its ref let go."""
+        async with self._open():
+            if self._settled(meta.ordinal):
+                return self._standing.ledger[meta.ordinal].state is not State.DROPPED
             filtered = self._spec.dynamic_sampling and not tells_apart(meta)
-            await self._changed.wait_for(lambda: self._closed or filtered or len(self._ready) < self._spec.capacity)
+            await self._changed.wait_for(lambda: self._closed or filtered or self._room())
             self._check_open()
-            for state in stages:
-                self._ledger.move(meta.ordinal, state)
             if filtered:
-                self._filtered += 1
                 self._drop(meta.ordinal, "filtered")
                 return False
-            self._ledger.move(meta.ordinal, State.READY)
-            del self._waiting[meta.ordinal]
-            self._ready[meta.ordinal] = meta, ref[0]
-            self._history.write(State.READY, ordinals=[meta.ordinal], versions=list(meta.versions), seconds=seconds)
+            if self._settled(meta.ordinal):  # while this call waited for room
+                return self._standing.ledger[meta.ordinal].state is not State.DROPPED
+            self._record(State.READY, ordinals=[meta.ordinal], stages=list(stages), versions=list(meta.versions), seconds=seconds)
+            self._ready[meta.ordinal] = meta, ref
             self._changed.notify_all()
             return True
 
+    def _settled(self, ordinal: int) -> bool:
+        """Whether this prompt's group was already taken in, or given up: the call is the second of its kind, or came too late."""
+        return ordinal in self._standing.ledger and ordinal not in self._standing.waiting
+
+    def _room(self) -> bool:
+        held_back = sum(len(claim.ordinals) for claim in self._recorded.values())
+        return len(self._ready) - held_back < self._spec.capacity
+
     async def drop(self, ordinal: int, reason: str) -> None:
         """A prompt leaves the run; another may be admitted in its place."""
-        async with self._changed:
-            self._check_open()
-            self._drop(ordinal, reason)
+        async with self._open():
+            if self._standing.ledger[ordinal].state not in FINAL:
+                self._drop(ordinal, reason)
 
-    def _drop(self, ordinal: int, reason: str) -> None:
-        self._ledger.move(ordinal, State.DROPPED, step=self._version + 1, reason=reason)
-        self._waiting.pop(ordinal, None)
+    def _drop(self, ordinal: int, reason: str, **recall: str) -> None:
+        self._record(State.DROPPED, ordinals=[ordinal], reason=reason, step=self._standing.version + 1, **recall)
         self._ready.pop(ordinal, None)
-        self._history.write(State.DROPPED, ordinals=[ordinal], reason=reason)
         self._changed.notify_all()
 
-    async def set_engines(self, engines: Sequence[Any]) -> None:
-        """The engines changed: the next verdict is Resync, for every rank."""
+    async def next_recalls(self, after: int) -> list[Recall]:
+        """The recalls of this driver's life beyond the first `after`, once there are any; none if the queue closes first."""
         async with self._changed:
-            self._engines = Resync(self._engines.epoch + 1, tuple(engines))
+            await self._changed.wait_for(lambda: self._closed or len(self._recalls) > after)
+            return self._recalls[after:]
+
+    async def set_engines(self, engines: Sequence[Any], epoch: int) -> None:
+        """The engines changed, or must be sent the present version anew: the next verdict is Resync, for every rank."""
+        async with self._open():
+            if epoch > self._engines.epoch:
+                self._engines = Resync(epoch, tuple(engines))
+                self._changed.notify_all()
+
+    async def note(self, event: str, why: str, **fields: Any) -> None:
+        """For the history and the console: something happened that moves no prompt."""
+        async with self._open():
+            self._record(event, why=why, **fields)
             self._changed.notify_all()
+
+    async def next_notes(self, after: int) -> list[str]:
+        """The notes of this driver's life beyond the first `after`, once there are any; none if the queue closes first."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or len(self._notes) > after)
+            return self._notes[after:]
 
     async def next_published(self, after: int) -> Published | None:
         """The publication of step `after + 1`, once it is there; None if the queue closes first. Raises what `fail` was told."""
         async with self._changed:
+            self._taken = max(self._taken, after)
+            self._published = {step: published for step, published in self._published.items() if step > after}
             await self._changed.wait_for(lambda: self._closed or after + 1 in self._published)
             if self._failure is not None and after + 1 not in self._published:
                 raise self._failure
-            return self._published.pop(after + 1, None)
+            return self._published.get(after + 1)
 
-    async def synced(self) -> int:
-        """Waits until the present engines confirmed a version; returns it."""
+    async def next_unsynced(self, after: int) -> tuple[int, WeightSyncError] | None:
+        """(epoch of engines, error) of failed publication number `after + 1`, once there is one; None if the queue closes first."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or self._synced == self._engines.epoch)
+            await self._changed.wait_for(lambda: self._closed or len(self._unsynced) > after)
+            return self._unsynced[after] if len(self._unsynced) > after else None
+
+    async def synced(self, epoch: int = 0) -> int:
+        """Waits until the present engines (of `epoch` at least) confirmed a version; returns it."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or self._standing.synced == self._engines.epoch >= epoch)
             self._check_open()
-            return self._version
+            return self._standing.version
 
     async def stop(self, reason: str) -> None:
         """No further step: the learner's next claim is answered with Stop."""
         async with self._changed:
-            self._stop = Stop(reason)
-            self._changed.notify_all()
+            if self._standing.stopping is None and not self._closed:
+                self._record("stopping", reason=reason)
+                self._changed.notify_all()
+
+    async def closed(self) -> None:
+        """Waits until the queue closes: the driver learns from this call that its process died."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed)
 
     async def close(self) -> None:
         """Wake every waiter with QueueClosed (or None) and refuse what comes; may be called twice."""
@@ -162,98 +279,132 @@ class ReplayQueue:
             if self._closed:
                 return
             self._closed = True
+            self._given.set()
             self._changed.notify_all()
-            self._history.write("closed", account=self._ledger.account())
+            self._history.write("closed", account=self._standing.ledger.account())
             self._history.close()
 
     def metrics(self) -> dict[str, float]:
         """Present depth of each stage, and the account so far."""
-        account = self._ledger.account()
+        account = self._standing.ledger.account()
         return {
             "queue/depth": float(len(self._ready)),
             "queue/claimed": float(account[State.CLAIMED]),
-            "generation/running": float(len(self._waiting)),
+            "generation/running": float(len(self._standing.waiting)),
             "ledger/trained": float(account[State.TRAINED]),
             "ledger/dropped": float(account[State.DROPPED]),
-            "learner/attempts": float(self._attempt),
+            "weights/failures": float(len(self._unsynced)),
+            "generation/engines_lost": float(self._standing.engines_lost),
+            "learner/attempts": float(self._standing.attempt),
         }
 
     def account(self) -> dict[str, int]:
         """Prompts in each state."""
-        return self._ledger.account()
+        return self._standing.ledger.account()
 
     # --- the learner's side --------------------------------------------------------------------------------------------------
 
     async def begin(self) -> tuple[int, int]:
         """A learner group takes over and fences every earlier one. Returns (its attempt number, the step whose checkpoint it restores)."""
-        async with self._changed:
-            self._check_open()
-            self._attempt += 1
-            self._verdicts.clear()
-            self._synced = self._resyncing = -1
-            self._version = self._committed
-            self._history.write("learner", attempt=self._attempt, step=self._committed)
+        async with self._open():
+            standing = self._standing
+            self._record("learner", attempt=standing.attempt + 1, step=standing.committed)
             self._changed.notify_all()
-            return self._attempt, self._committed
+            return standing.attempt, standing.committed
 
     async def claim(self, turn: int, step: int, rank: int, ranks: int, attempt: int) -> Assignment:
         """What a rank does in its `turn`-th turn: the same verdict for all ranks, frozen by whoever asks first. Idempotent."""
         began = time.monotonic()
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or attempt != self._attempt or self._decide(turn, step) is not None)
-            self._check_open()
-            if attempt != self._attempt:
-                raise StaleAttempt(f"attempt {attempt} was replaced by {self._attempt}")
+        async with self._open():
+            while not await self._decided(turn, step, attempt):
+                self._drop_overdue(step)
+            self._check_attempt(attempt)
             if rank == 0:
                 self._claim_wait_s = time.monotonic() - began
-            verdict = self._verdicts[turn]
-        return self._share(verdict, rank, ranks) if isinstance(verdict, FrozenStep) else verdict
+            return self._verdict(turn, rank, ranks)
 
-    def _decide(self, turn: int, step: int) -> FrozenStep | Resync | Stop | None:
-        if turn not in self._verdicts:
-            if turn < max(self._verdicts, default=turn):
-                raise StaleAttempt(f"turn {turn} is over")  # whoever asks so late must not freeze a step behind the others' backs
-            verdict = self._verdict(step)
-            if verdict is None:
-                return None
-            self._verdicts = {turn: verdict} | {old: kept for old, kept in self._verdicts.items() if old >= turn - 1}
-        return self._verdicts[turn]
+    async def _decided(self, turn: int, step: int, attempt: int) -> bool:
+        """Wait until it is known what happens in this turn; False if that takes longer than a step may be held back."""
 
-    def _verdict(self, step: int) -> FrozenStep | Resync | Stop | None:
-        if self._stop is not None:
-            return self._stop
-        if self._engines.epoch > max(0, self._resyncing):  # once each: a rank may ask again before rank 0 has confirmed
-            self._resyncing = self._engines.epoch
+        def decided() -> bool:
+            fenced = self._closed or attempt != self._standing.attempt
+            return fenced or turn in self._standing.turns or self._decide(turn, step)
+
+        try:
+            async with asyncio.timeout(self._spec.stale_after_s):
+                return await self._changed.wait_for(decided)
+        except TimeoutError:
+            return False
+
+    def _drop_overdue(self, step: int) -> None:
+        """Give up, as stale, the oldest prompts under way, where the step could long be filled and is held back by them alone."""
+        waiting = self._standing.waiting
+        if step in self._steps or step in self._recorded or not waiting or len(self._ready) < self._spec.prompts_per_step:
+            return
+        oldest = min(waiting.values())
+        for ordinal in [ordinal for ordinal, version in waiting.items() if version == oldest]:
+            self._drop(ordinal, "stale", recall="stale")
+
+    def _verdict(self, turn: int, rank: int, ranks: int) -> Assignment:
+        turns, stopping = self._standing.turns, self._standing.stopping
+        if turn not in turns:
+            return Stop(stopping or "")
+        step = turns[turn]
+        if step is None:
             return self._engines
-        if step > self._spec.steps:
-            return Stop("all steps done")
-        if step in self._steps:
-            return self._steps[step][0]
-        return self._freeze(step)
+        if step not in self._steps:
+            raise StaleAttempt(f"turn {turn} is over")
+        return self._share(self._steps[step][0], rank, ranks)
 
-    def _freeze(self, step: int) -> FrozenStep | None:
-        ready = {ordinal: meta.versions[0] for ordinal, (meta, _) in self._ready.items()}
-        spec = self._spec
-        chosen = choose(step, ready, self._waiting, size=spec.prompts_per_step, max_staleness=spec.max_staleness)
-        if chosen is None:
-            return None
-        taken = {ordinal: self._ready.pop(ordinal) for ordinal in chosen}
+    def _decide(self, turn: int, step: int) -> bool:
+        """Fix what happens in this turn, if that can be said yet."""
+        standing = self._standing
+        if turn < max(standing.turns, default=turn):
+            raise StaleAttempt(f"turn {turn} is over")  # whoever asks so late must not freeze a step behind the others' backs
+        if standing.stopping is not None:
+            return True
+        if self._engines.epoch > max(0, standing.resyncing):  # once each: a rank may ask again before rank 0 has confirmed
+            self._record("resync", epoch=self._engines.epoch, attempt=standing.attempt, turn=turn)
+            return True
+        if self._engines.epoch == self._broken:
+            return False  # until there are others, or the same are to be sent all of it again
+        if step > self._spec.steps:
+            self._record("stopping", reason="all steps done")
+            return True
+        if step in self._steps:
+            self._record("reclaimed", step=step, attempt=standing.attempt, turn=turn)
+            return True
+        return self._freeze(turn, step)
+
+    def _freeze(self, turn: int, step: int) -> bool:
+        claim = self._recorded.get(step) or self._chosen(step)
+        if claim is None:
+            return False
+        self._record(State.CLAIMED, ordinals=claim.ordinals, step=step, attempt=self._standing.attempt, turn=turn, filtered=claim.filtered)
+        self._keep(step, claim, {ordinal: self._ready.pop(ordinal) for ordinal in claim.ordinals})
+        self._recorded = {later: kept for later, kept in self._recorded.items() if later != step}
         self._changed.notify_all()  # there is room again
-        for ordinal in chosen:
-            self._ledger.move(ordinal, State.CLAIMED, step=step)
-        self._history.write(State.CLAIMED, ordinals=chosen, step=step)
+        return True
+
+    def _chosen(self, step: int) -> Claim | None:
+        spec, promised = self._spec, {ordinal for claim in self._recorded.values() for ordinal in claim.ordinals}
+        ready = {ordinal: meta.versions[0] for ordinal, (meta, _) in self._ready.items() if ordinal not in promised}
+        chosen = choose(step, ready, self._standing.waiting, size=spec.prompts_per_step, max_staleness=spec.max_staleness)
+        return None if chosen is None else Claim(tuple(chosen), self._standing.filtered)
+
+    def _keep(self, step: int, claim: Claim, groups: Mapping[int, Held]) -> None:
+        """Freeze a claimed step: the same, whenever it is done."""
+        spec = self._spec
         frozen = freeze(
             step,
-            [meta for meta, _ in taken.values()],
+            [groups[ordinal][0] for ordinal in claim.ordinals],
             advantages=spec.advantages,
             updates=spec.updates_per_step,
             seed=spec.seed,
             skip_zero_advantage=spec.skip_zero_advantage,
-            filtered=self._filtered if spec.dynamic_sampling else None,
+            filtered=claim.filtered if spec.dynamic_sampling else None,
         )
-        self._filtered = 0
-        self._steps[step] = frozen, {ordinal: ref for ordinal, (_, ref) in taken.items()}
-        return frozen
+        self._steps[step] = frozen, {ordinal: ref[0] for ordinal, (_, ref) in groups.items()}
 
     def _share(self, frozen: FrozenStep, rank: int, ranks: int) -> Work:
         rows = share(frozen, rank, ranks)
@@ -270,40 +421,70 @@ class ReplayQueue:
             metrics=frozen.metrics,
         )
 
-    async def confirm(self, epoch: int, version: int, attempt: int) -> None:
+    async def confirm(self, epoch: int, version: int, digest: str, attempt: int) -> None:
         """Every engine of `epoch` samples with `version` now."""
-        async with self._changed:
+        async with self._open():
             self._check_attempt(attempt)
-            self._synced, self._version = epoch, version
-            self._changed.notify_all()
+            self._publish(epoch, version, digest)
 
-    async def ack(self, result: StepResult, attempt: int) -> None:
+    async def unsynced(self, epoch: int, error: WeightSyncError, attempt: int) -> None:
+        """The publication to the engines of `epoch` failed; the learner waits for others, or for these once more."""
+        async with self._open():
+            self._check_attempt(attempt)
+            if self._broken < epoch:
+                self._broken = epoch
+                detail = error.detail[:500]
+                self._record("unsynced", engine=error.engine, phase=error.phase, version=error.version, epoch=epoch, error=detail)
+                self._changed.notify_all()
+
+    async def ack(self, result: StepResult, digest: str, attempt: int) -> None:
         """A step is trained and its version published: its groups are done, provisionally until a checkpoint covers them."""
-        async with self._changed:
+        async with self._open():
             self._check_attempt(attempt)
-            frozen = self._steps[result.version][0]
-            if self._ledger[frozen.ordinals[0]].state is not State.TRAINED:
-                for ordinal in frozen.ordinals:
-                    self._ledger.move(ordinal, State.TRAINED, step=frozen.step)
-                self._history.write(State.TRAINED, ordinals=list(frozen.ordinals), step=frozen.step)
+            standing, frozen = self._standing, self._steps[result.version][0]
+            if standing.ledger[frozen.ordinals[0]].state is not State.TRAINED:
+                self._record(State.TRAINED, ordinals=frozen.ordinals, step=frozen.step, digest=digest)
+            self._publish(standing.resyncing, result.version, digest)
+            if frozen.step > self._taken:
                 metrics = {**frozen.metrics, **result.metrics, **self.metrics(), "queue/wait_s": self._claim_wait_s}
-                self._published[frozen.step] = Published(frozen.step, frozen, StepResult(result.version, metrics), time.time())
-            self._version = result.version
+                self._published[frozen.step] = Published(
+                    frozen.step, frozen, StepResult(result.version, metrics), time.time(), standing.committed
+                )
+                self._changed.notify_all()
+
+    def _publish(self, epoch: int, version: int, digest: str) -> None:
+        self._record("published", number=self._standing.publications + 1, version=version, epoch=epoch, digest=digest)
+        self._changed.notify_all()
+
+    async def lost(self, step: int, ordinals: Sequence[int], attempt: int) -> None:
+        """Groups of a claimed step are gone: it is broken up, they are issued again. LostGroup if it was trained before."""
+        async with self._open():
+            self._check_attempt(attempt)
+            if step not in self._steps:
+                return
+            if self._standing.trained >= step:
+                raise LostGroup(f"step {step} is to be trained again and prompts {list(ordinals)} are gone; go on from the checkpoint")
+            frozen, refs = self._steps.pop(step)
+            self._record("unclaimed", step=step, ordinals=frozen.ordinals)
+            self._ready |= {meta.ordinal: (meta, [refs[meta.ordinal]]) for meta in frozen.metas}
+            for ordinal in ordinals:
+                del self._ready[ordinal]
+            self._record(State.ADMITTED, ordinals=list(ordinals), version=self._standing.version, recall="lost")
             self._changed.notify_all()
 
-    async def snapshot(self, attempt: int) -> list[list[Any]]:
-        """The ledger, for a checkpoint."""
-        self._check_attempt(attempt)
-        return self._ledger.snapshot()
+    async def snapshot(self, attempt: int) -> Snapshot:
+        """For a checkpoint of the present moment."""
+        async with self._open():
+            self._check_attempt(attempt)
+            return Snapshot(self._standing.ledger.snapshot(), tuple(self._ready.values()))
 
     async def commit(self, step: int, attempt: int) -> None:
         """A checkpoint covers `step`: what led up to it will not be asked for again, and its objects may go."""
-        async with self._changed:
-            self._check_open()
+        async with self._open():
             self._check_attempt(attempt)
-            self._committed = step
-            self._history.write("committed", step=step)
-            self._steps = {later: kept for later, kept in self._steps.items() if later > step}
+            if step > self._standing.committed:
+                self._record("committed", step=step)
+                self._steps = {later: kept for later, kept in self._steps.items() if later > step}
 
     async def fail(self, error: GmpoError, attempt: int) -> None:
         """The learner group cannot go on, and starting again would not help: the queue closes, and the conductor is told why."""
@@ -311,11 +492,21 @@ class ReplayQueue:
         self._failure = error
         await self.close()
 
+    # --- both ----------------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        """Alone with a queue that has begun and is not closed."""
+        await self._given.wait()
+        async with self._changed:
+            self._check_open()
+            yield
+
     def _check_open(self) -> None:
         if self._closed:
             raise QueueClosed("the replay queue is closed")
 
     def _check_attempt(self, attempt: int) -> None:
         self._check_open()
-        if attempt != self._attempt:
-            raise StaleAttempt(f"attempt {attempt} was replaced by {self._attempt}")
+        if attempt != self._standing.attempt:
+            raise StaleAttempt(f"attempt {attempt} was replaced by {self._standing.attempt}")

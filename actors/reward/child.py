@@ -5,18 +5,17 @@ It speaks through the socket FD alone: standard input and output lead nowhere, s
 
 from __future__ import annotations
 
-import ctypes
-import os
 import resource
-import signal
 import socket
 import sys
 import time
 from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from actors.reward import verifiers
+from actors.lifeline import die_with_parent
+from actors.reward import jail, verifiers
 from actors.reward.config import FunctionPart
 from actors.reward.functions import Sample
 from actors.reward.grading import Grader
@@ -31,7 +30,7 @@ _OPEN_FILES = 256
 
 def main(argv: list[str]) -> None:
     """Warm up, say so, then answer until the other side closes."""
-    _die_with(int(argv[2]))
+    die_with_parent(int(argv[2]))
     connection = socket.socket(fileno=int(argv[1]))
     connection.set_inheritable(False)
     requests = connection.makefile("rb")
@@ -39,13 +38,14 @@ def main(argv: list[str]) -> None:
     if setup is None:
         return
     try:
-        grader = Grader(setup.parts)
-        verifiers.warm(setup.tasks)
+        programs = cache(partial(jail.build, setup.config))
+        grader = Grader(setup.config.parts, programs)
+        verifiers.warm(setup.tasks, programs)
     except Exception as error:
         connection.sendall(line(error=_said(error)))
         return
     _limit(setup)
-    memory = _Memory(setup.memory_bytes)
+    memory = _Memory(setup.config.memory_bytes)
     connection.sendall(line(cpu_s=time.process_time()))
     while batch := receive(requests):
         for sample in batch:
@@ -88,7 +88,7 @@ def _answer(grader: Grader, sample: Sample, memory: _Memory) -> dict[str, Any]:
     return {
         "score": float(verdict.score),
         "outcome": verdict.outcome,
-        "extracted": verdict.extracted and verdict.extracted[:_TEXT_CHARS],
+        "extracted": verdict.extracted and str(verdict.extracted)[:_TEXT_CHARS],
         "parts": dict(verdict.parts),
         "detail": detail,
         "worn": memory.worn or verdict.outcome is Outcome.OOM,
@@ -99,22 +99,13 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:_TEXT_CHARS]
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent goes, however it goes."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
 def _limit(setup: Setup) -> None:
     """Resource limits, set once warm: importing may take what it needs."""
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: _FILE_BYTES, resource.RLIMIT_NOFILE: _OPEN_FILES}
     if held := _status_bytes("VmSize"):
-        limits[resource.RLIMIT_AS] = held + setup.memory_bytes
-    if not any(isinstance(part, FunctionPart) for part in setup.parts):
-        limits[resource.RLIMIT_NPROC] = 0  # no verifier of ours starts a process or a thread; a user's function may
+        limits[resource.RLIMIT_AS] = held + setup.config.memory_bytes
+    if not (any(isinstance(part, FunctionPart) for part in setup.config.parts) or verifiers.CODE in setup.tasks):
+        limits[resource.RLIMIT_NPROC] = 0  # no other verifier of ours starts a process or a thread; a user's function may
     for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)

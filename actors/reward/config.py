@@ -69,6 +69,20 @@ class OverlongConfig(Section):
         return self
 
 
+class CodeConfig(Section):
+    """How the programs of code/python run. What they may take of CPU and memory are the limits of any verification."""
+
+    isolation: Literal["bubblewrap", "rlimits_only"] = "bubblewrap"
+    """bubblewrap: no network, environment, files or other processes in sight; where that does not work, the run is refused. rlimits_only:
+    limits, and no second process or thread, but the files and the network of whoever runs this: for code you trust, and not as root."""
+    fraction: bool = False
+    """Score the share of tests that pass; by default 1 if all do, else 0."""
+    processes: int = Field(default=8, ge=1)
+    """Processes and threads a program may have at once under bubblewrap, each with `memory_bytes` of its own."""
+    output_bytes: int = Field(default=1 << 22, ge=1 << 10)
+    """Bytes a program may print; also the size of any file it writes to its /tmp."""
+
+
 class RewardConfig(Section):
     """How responses are turned into rewards. The reward is the weighted sum of the parts; right or wrong is what the first part says."""
 
@@ -83,11 +97,18 @@ class RewardConfig(Section):
     workers: int = Field(default=2, ge=1)
     """Verifier children per actor; each grades one response at a time and keeps about 100 MB."""
     cpu_limit_s: float = Field(default=5.0, gt=0)
-    """CPU seconds one response may take; beyond, its child is killed and the response masked."""
+    """CPU seconds one response may take; beyond, its child is killed and the response masked. A program of code/python that takes them over
+    all its tests is wrong."""
     wall_limit_s: float = Field(default=30.0, gt=0)
     """Backstop in seconds of wall-clock time, for code that waits; well above `cpu_limit_s`, so that a loaded machine masks nothing."""
     memory_bytes: int = Field(default=1 << 30, ge=1 << 26)
     """Address space in bytes one child may map beyond what it holds once warm."""
+    max_response_chars: int = Field(default=200_000, ge=1)
+    """Characters of a response that verifiers see. Of a longer one it is the last ones: answers stand at the end."""
+    max_fault_share: float = Field(default=0.5, gt=0, le=1)
+    """Largest share of crashes among the last 200 verifications of an actor (once there are 50); beyond, the run ends. 1: never."""
+    code: CodeConfig = CodeConfig()
+    """Running the programs of code/python."""
     environment: tuple[str, ...] = ()
     """Names of environment variables the children may see besides the paths and the locale."""
 

@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from actors.errors import GmpoError, VerifierError
+from actors.reward.breaker import Breaker
 from actors.reward.config import RewardConfig
 from actors.reward.functions import Sample
 from actors.reward.overlong import LABEL, shaped
 from actors.reward.sandbox import Sandbox
-from actors.types import GroupMeta, RolloutGroup, Verdict
+from actors.types import GroupMeta, Outcome, RolloutGroup, Verdict
 
 _BATCHES_PER_CHILD = 2
 
@@ -29,6 +30,8 @@ class Verifier:
 
     def __init__(self, config: RewardConfig, tasks: Sequence[str] = ("math",)) -> None:
         self._overlong = config.overlong
+        self._max_chars = config.max_response_chars
+        self._breaker = Breaker(config.max_fault_share)
         self._sandboxes = [Sandbox(config, tasks) for _ in range(config.workers)]
         self._idle: asyncio.Queue[Sandbox] = asyncio.Queue()
         self._revivals: set[asyncio.Task[None]] = set()
@@ -37,21 +40,28 @@ class Verifier:
             sandbox.spawn()
             self._idle.put_nowait(sandbox)
 
+    @property
+    def idle(self) -> int:
+        """Children that wait for work."""
+        return self._idle.qsize()
+
     async def ready(self) -> None:
-        """Wait until the children are warm. Raises ConfigError if a part of the reward cannot be loaded."""
+        """Wait until the children are warm. Raises ConfigError if a part of the reward cannot be loaded, or code not be run safely."""
         await asyncio.gather(*(sandbox.ready() for sandbox in self._sandboxes))
 
     async def verify(self, group: RolloutGroup) -> tuple[GroupMeta, RolloutGroup]:
         """Grade every response of a group; a response cut off by the token limit is graded like any other.
 
-        Equal responses are graded once. A fault of one response is its outcome; VerifierError or ConfigError say that no child comes up.
+        Equal responses are graded once, and of a long one only the end is looked at. A fault of one response is its outcome; VerifierError
+        or ConfigError say that no child comes up, VerifiersBroken that most of the last verifications crashed: the run should end.
         """
         began = time.monotonic()
         prompt = group.prompt
-        texts = list(dict.fromkeys(rollout.text for rollout in group.rollouts))
+        ends = [rollout.text[-self._max_chars :] for rollout in group.rollouts]
+        texts = list(dict.fromkeys(ends))
         samples = [Sample(prompt.task, text, prompt.answer, prompt.text, prompt.columns) for text in texts]
         graded = dict(zip(texts, await self._grade(samples), strict=True))
-        verdicts = tuple(graded[rollout.text] for rollout in group.rollouts)
+        verdicts = tuple(graded[end] for end in ends)
         if self._overlong:  # by tokens, of which equal texts need not have equally many
             lengths = [len(rollout.token_ids) for rollout in group.rollouts]
             verdicts = tuple(shaped(verdict, length, self._overlong) for verdict, length in zip(verdicts, lengths, strict=True))
@@ -83,12 +93,19 @@ class Verifier:
         verdicts: list[Verdict] = []
         while len(verdicts) < len(samples):
             sandbox = await self._idle.get()
+            left = samples[len(verdicts) :]
             try:
-                verdicts += await sandbox.grade(samples[len(verdicts) :])
+                graded = await sandbox.grade(left)
+            except VerifierError as error:
+                if not self._closed:
+                    self._breaker.record([Outcome.CRASH] * len(left), str(error))
+                raise
             finally:
                 self._release(sandbox)
             if self._closed:
                 raise VerifierError("the verifier was closed")  # the last verdict is of a child that `close` killed
+            self._breaker.record((verdict.outcome for verdict in graded), sandbox.detail)
+            verdicts += graded
         return verdicts
 
     def _release(self, sandbox: Sandbox) -> None:

@@ -13,9 +13,12 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.reward.config import RewardPart
+from actors.reward.config import RewardConfig
 
 _HEADER = struct.Struct("!Q")  # length of the pickle that follows
+
+LINE_BYTES = 1 << 20
+"""No line from a child is longer: its texts are cut to a few kilobytes, and its parts are those of the recipe."""
 
 
 class Readable(Protocol):
@@ -28,9 +31,8 @@ class Readable(Protocol):
 class Setup:
     """What a child is told once."""
 
-    parts: tuple[RewardPart, ...]
+    config: RewardConfig
     tasks: tuple[str, ...]  # to be warm for
-    memory_bytes: int
 
 
 def frame(message: object) -> bytes:

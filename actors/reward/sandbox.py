@@ -26,7 +26,7 @@ import psutil
 from actors.errors import ConfigError, VerifierError
 from actors.reward.config import RewardConfig, VerifierPart
 from actors.reward.functions import Sample
-from actors.reward.protocol import Setup, frame
+from actors.reward.protocol import LINE_BYTES, Setup, frame
 from actors.types import Outcome, Verdict
 
 _log = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ class Sandbox:
     def __init__(self, config: RewardConfig, tasks: Sequence[str]) -> None:
         named = [part.task for part in config.parts if isinstance(part, VerifierPart) and part.task]
         self._config = config
-        self._setup = frame(Setup(config.parts, (*tasks, *named), config.memory_bytes))
+        self._setup = frame(Setup(config, (*tasks, *named)))
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._starting = asyncio.Lock()
         self._warm = self._closed = False
         self._cpu_s = 0.0  # the child's CPU time at its last message
-        self._detail: str | None = None  # the failure logged last
+        self.detail: str | None = None  # the failure logged last
 
     @property
     def pid(self) -> int | None:
@@ -121,7 +121,7 @@ class Sandbox:
     async def _start(self) -> None:
         if not self._socket:
             self.spawn()
-        self._streams = await asyncio.open_unix_connection(sock=self._socket)
+        self._streams = await asyncio.open_unix_connection(sock=self._socket, limit=LINE_BYTES)
         self._streams[1].write(self._setup)
         message = _parsed(await self._line(within=_START_LIMIT_S))
         if isinstance(message, Outcome):
@@ -138,9 +138,9 @@ class Sandbox:
             message = _parsed(await self._answer())
             if isinstance(message, Outcome):
                 return [*verdicts, Verdict(0.0, await self._fault(message))]
-            if message["detail"] not in (None, self._detail):  # a broken function says the same of every response
+            if message["detail"] not in (None, self.detail):  # a broken function says the same of every response
                 _log.warning("a reward part failed: %r", message["detail"])
-                self._detail = message["detail"]
+                self.detail = message["detail"]
             self._cpu_s = message["cpu_s"]
             verdicts.append(Verdict(message["score"], Outcome(message["outcome"]), message["extracted"], message["parts"]))
             if message["worn"]:
@@ -152,7 +152,8 @@ class Sandbox:
         """End the child and name what befell it: a SIGKILL that is not ours is the kernel's, out of memory."""
         status = await self.end()
         outcome = Outcome.OOM if seen is Outcome.CRASH and status == -signal.SIGKILL else seen
-        _log.warning("a verifier child ended: %s (exit status %s)", outcome.value, status)
+        self.detail = f"a verifier child ended: {outcome.value} (exit status {status})"
+        _log.warning("%s", self.detail)
         return outcome
 
     async def _answer(self) -> bytes | None:

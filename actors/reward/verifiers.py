@@ -5,6 +5,7 @@ r"""Is a response right? Pure functions, one per kind of task, behind `verify`.
     arithmetic        number in the last `\boxed{}`; or else the last number
     exact, digits/*   the stripped response
     reasoning_gym/*   the task's own scorer; partial scores are kept
+    code/python       the last Python block, run against tests of standard input and output
     format/boxed      exactly one filled `\boxed{}`
     format/think      one `<think>...</think>` at the start, then something
     format/think_boxed  both
@@ -19,24 +20,35 @@ from decimal import Decimal
 from typing import Any
 
 from actors.errors import ConfigError
-from actors.reward import answers, gym, symbolic
+from actors.reward import answers, code, gym, symbolic
+from actors.reward.jail import Jail
 from actors.types import Answer, Outcome, Verdict
 
+CODE = "code/python"
 _GYM = "reasoning_gym/"
 _CLOSE = 1e-6
 
 
-def verify(task: str, response: str, answer: Answer, *, columns: Mapping[str, Any] | None = None) -> Verdict:
-    """Grade one response to a prompt of `task`; of a list of answers any one is right.
+def verify(
+    task: str,
+    response: str,
+    answer: Answer,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    programs: Callable[[], Jail] = code.default_jail,
+) -> Verdict:
+    """Grade one response to a prompt of `task`; of a list of answers any one is right (of code/python, all are tests to pass).
 
-    `columns` are the other columns of the prompt's row; reasoning-gym's tasks need `entry`. Raises ConfigError for a task that
-    nobody verifies; ask `known` before a run.
+    `columns` are the other columns of the prompt's row; reasoning-gym's tasks need `entry`. `programs` gives the jail in which code is
+    run. Raises ConfigError for a task that nobody verifies; ask `known` before a run.
     """
+    if task == CODE:
+        return code.grade(response, answer, programs())
     if task.startswith(_GYM):
         return _gym(task.removeprefix(_GYM), response, (columns or {}).get("entry"))
     verifier = _VERIFIERS.get("exact" if task.startswith("digits/") else task)
     if verifier is None:
-        raise ConfigError(f"no verifier for task {task!r}; known: {', '.join(sorted(_VERIFIERS))}, digits/*, {_GYM}*")
+        raise ConfigError(f"no verifier for task {task!r}; known: {', '.join(sorted([*_VERIFIERS, CODE]))}, digits/*, {_GYM}*")
     return verifier(response, answer)
 
 
@@ -44,14 +56,16 @@ def known(task: str) -> bool:
     """Whether `verify` has a verifier for the task."""
     if task.startswith(_GYM):
         return gym.known(task.removeprefix(_GYM))
-    return task in _VERIFIERS or task.startswith("digits/")
+    return task in _VERIFIERS or task == CODE or task.startswith("digits/")
 
 
-def warm(tasks: Iterable[str]) -> None:
-    """Import what these tasks need, so that no response's deadline pays for it."""
+def warm(tasks: Iterable[str], programs: Callable[[], Jail] = code.default_jail) -> None:
+    """Import what these tasks need, so that no response's deadline pays for it. Raises ConfigError if code is to be run and cannot be."""
     for task in tasks:
         if task == "math":
             symbolic.warm()
+        elif task == CODE:
+            programs()
         elif task.startswith(_GYM):
             gym.warm(task.removeprefix(_GYM))
 

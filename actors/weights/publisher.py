@@ -1,9 +1,11 @@
 """The learner's half of a publication: rank 0 drives every engine through
 
-    pause -> send -> commit -> resume -> probe        (connect comes first whenever the engines or the learner group changed)
+    connect -> pause -> send -> commit -> resume -> probe        (connect only where the engines or the learner group are new)
 
 Each phase has a deadline and an error that names engine, phase and version. The other ranks only take part in gathering; whatever
-goes wrong on rank 0, it keeps drawing buckets to the end, so that nobody waits in a collective, and then tells all ranks.
+goes wrong on rank 0, it keeps drawing buckets to the end, so that nobody waits in a collective, and then tells all ranks. A failed
+publication leaves engines paused with weights in parts, and the transport closed: nothing is sampled until `use` is called with the
+engines that are to go on, and the version is published to all of them anew, whole.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +43,14 @@ class WeightStream(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A version that every engine has confirmed."""
+
+    digest: str  # of the bytes sent; empty on ranks other than 0
+    metrics: dict[str, float]  # weights/*
+
+
 class Publisher:
     """Sends policy versions to the engines. `transport` is "gloo" or "nccl"; `engines` are actor handles, meaningful on rank 0."""
 
@@ -50,16 +61,16 @@ class Publisher:
         self._tolerance = tolerance
         self._group: BroadcastGroup | None = None
         self._engines: tuple[Any, ...] = ()
+        self._workers = 1
 
-    def connect(self, engines: Sequence[Any], workers: int, version: int) -> None:
-        """Open a new group of this rank and `workers` workers of each engine (rank 0 only; a no-op elsewhere).
-
-        Independent engines all count their workers from 0, so each is given its own offset.
-        """
-        if self._rank != 0:
-            return
+    def use(self, engines: Sequence[Any], workers: int) -> None:
+        """These engines, of `workers` workers each, are sent what is published from now on. None at all: only the digest is made."""
         self.close()
-        self._engines = tuple(engines)
+        self._engines, self._workers = tuple(engines), workers
+
+    def _connect(self, version: int) -> None:
+        """Open a group of this rank and all workers. Independent engines count their workers from 0, so each is given its own offset."""
+        engines, workers = self._engines, self._workers
         timeout_s, size = self._config.connect_timeout_s, 1 + workers * len(engines)
         address, port = ray.util.get_node_ip_address(), _free_port()
         info = {
@@ -83,8 +94,8 @@ class Publisher:
 
     def publish(
         self, version: int, weights: WeightStream, probe: tuple[list[int], Sequence[float]], synchronize: Callable[[str], str]
-    ) -> dict[str, float]:
-        """Put `weights` into every engine under the label `version`; returns timings and checks as `weights/*` metrics.
+    ) -> Publication:
+        """Put `weights` into every engine under the label `version`.
 
         probe: token ids [L] and the learner's log-probs [L - 1] of all but the first. synchronize: gives every rank rank 0's string.
         Raises WeightSyncError, the same on all ranks.
@@ -94,19 +105,21 @@ class Publisher:
                 pass
             if failure := synchronize(""):
                 raise pickle.loads(bytes.fromhex(failure))
-            return {}
-        metrics, error = {}, None
+            return Publication("", {})
+        publication, error = Publication("", {}), None
         try:
-            metrics = self._publish(version, weights, probe)
+            publication = self._publish(version, weights, probe)
         except WeightSyncError as caught:
             error = caught
         except Exception as caught:
             error = WeightSyncError(repr(caught), engine="all", phase="send", version=version)
             error.__cause__ = caught
+        if error:
+            self.close()  # whoever still waits for bytes learns that none will come
         synchronize(pickle.dumps(error).hex() if error else "")
         if error:
             raise error
-        return metrics
+        return publication
 
     def close(self) -> None:
         """Leave the group."""
@@ -118,11 +131,13 @@ class Publisher:
     def _bucket_bytes(self) -> int:
         return self._config.bucket_mib * 2**20
 
-    def _publish(self, version: int, weights: WeightStream, probe: tuple[list[int], Sequence[float]]) -> dict[str, float]:
+    def _publish(self, version: int, weights: WeightStream, probe: tuple[list[int], Sequence[float]]) -> Publication:
         control_s = self._config.control_timeout_s
         tensors = weights.tensors()
         try:
             clock = _Clock()
+            if self._engines and self._group is None:
+                self._connect(version)
             with clock("pause"):
                 self._await([engine.pause.remote() for engine in self._engines], "pause", version, control_s)
                 self._await([engine.begin_update.remote() for engine in self._engines], "pause", version, control_s)
@@ -139,23 +154,24 @@ class Publisher:
         with clock("probe"):
             error = self._probe(version, probe)
         size_bytes = sum(spec.size_bytes for spec in weights.specs())
-        return clock.metrics() | {
+        figures = {
             "weights/bytes": float(size_bytes),
             "weights/bandwidth": size_bytes / clock.seconds["send"],
             "weights/probe_error": error,
             "weights/digest_ok": 1.0,
         }
+        return Publication(digest, clock.metrics() | figures)
 
     def _send(self, version: int, specs: Sequence[ParamSpec], tensors: Iterator[torch.Tensor]) -> str:
-        if self._group is None:
-            raise WeightSyncError("no engine was connected", engine="all", phase="send", version=version)
+        device = self._group.device if self._group else torch.device("cpu")
         params = [(spec.name, spec.dtype, list(spec.shape)) for spec in specs]
         receiving = [engine.receive.remote(params) for engine in self._engines]
         digest = Digest()
         for bucket in buckets(specs, self._bucket_bytes):
-            buffer = pack([next(tensors) for _ in bucket], self._group.device)
+            buffer = pack([next(tensors) for _ in bucket], device)
             try:
-                self._group.broadcast(buffer)
+                if self._group:
+                    self._group.broadcast(buffer)
             except RuntimeError as error:
                 raise _cause(receiving, version, error) from error
             digest.update(buffer)
@@ -166,7 +182,7 @@ class Publisher:
         for index, (received, _) in enumerate(commits):
             if received != digest:
                 raise WeightSyncMismatch(f"received {received}, sent {digest}", engine=index, phase="commit", version=version)
-        if len({checksum for _, checksum in commits}) != 1:
+        if len({checksum for _, checksum in commits}) > 1:
             raise WeightSyncMismatch("engines hold different tensors", engine="all", phase="commit", version=version)
 
     def _probe(self, version: int, probe: tuple[list[int], Sequence[float]]) -> float:

@@ -63,6 +63,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("generation/length_mean", "tokens", "gauge", "Mean response length"),
     Metric("generation/truncated", "responses", "counter", "Responses cut off at the token limit"),
     Metric("generation/empty", "responses", "counter", "Responses without a single token"),
+    Metric("generation/engines_lost", "engines", "gauge", "Engines of this driver that died or hung and were replaced"),
     Metric("generation/running", "groups", "gauge", "Groups admitted and not yet ready"),
     # Replay queue.
     Metric("queue/depth", "groups", "gauge", "Groups ready to be claimed"),
@@ -115,6 +116,7 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "Mean |log-prob of engine - log-prob of learner| on the probe prompt, of the worst engine",
     ),
+    Metric("weights/failures", "publications", "gauge", "Publications of this driver that failed and were done again"),
     Metric("weights/digest_ok", "", "gauge", "1 where the bytes received equal the bytes sent, 0 where not"),
     # Held-out questions.
     Metric("eval/sampled", "fraction", "gauge", "Held-out accuracy of sampled answers"),

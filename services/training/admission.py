@@ -11,9 +11,9 @@ class Admission:
     `limit` is (max_staleness + 1) x prompts_per_step.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, taken: int = 0) -> None:
         self._limit = limit
-        self._outstanding = 0
+        self._outstanding = taken
         self._changed = asyncio.Condition()
 
     async def admit(self, count: int) -> None:

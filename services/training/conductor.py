@@ -5,35 +5,42 @@
       │ └── the next prompt ◄── if it is dropped ──┤               one task per place, or per step of places (`_fill`)
       └── free places ◄── record, log ◄── queue.next_published     one task for the run (`_follow`)
 
-It chains `.remote()` calls, so Ray moves the bytes from pool to pool; the driver awaits metadata only. It owns the objects, keeps
-`{ordinal: ref}` and lets go when the step is published.
+It chains `.remote()` calls, so Ray moves the bytes from pool to pool; the driver awaits metadata only. It owns the objects (`Keeper`)
+and lets go when a checkpoint covers their step. Beside that it watches over the pools and the queue, and mends what breaks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
 
-from actors.errors import NothingToLearn, TrainingDiverged
+from actors.errors import NothingToLearn, PoisonedPrompt, TrainingDiverged
 from actors.prompts.stream import PromptStream
+from actors.records import record_path, write_groups
 from actors.reference.scorer import Scored
+from actors.replay.freeze import FrozenStep
 from actors.replay.ledger import State
 from actors.replay.queue import Published
-from actors.types import GRADED, GroupMeta, Prompt
+from actors.types import GRADED, GroupMeta, Prompt, RolloutGroup
 from services.config import Recipe
 from services.telemetry.console import Console
 from services.telemetry.sinks import Sinks
 from services.training.admission import Admission
+from services.training.engines import Engines
 from services.training.evaluation import Evaluation, evaluate
+from services.training.keeper import Keeper
+from services.training.pool import Member
 from services.training.pools import Pools
-from services.training.recorder import record
 from services.training.rundir import RunDirectory
+from services.training.stages import Call, Stages
 
 WATCH_S = 1.0
 
@@ -51,23 +58,27 @@ class Conductor:
         stream: PromptStream,
         pools: Pools,
         queue: Any,
+        keeper: Keeper,
         run: RunDirectory,
         console: Console,
         sinks: Sinks,
         *,
         step: int,
     ) -> None:
-        self._recipe, self._stream, self._pools, self._queue = recipe, stream, pools, queue
+        self._recipe, self._stream, self._pools, self._queue, self._keeper = recipe, stream, pools, queue, keeper
         self._run, self._console, self._sinks = run, console, sinks
         self._start = self._step = step
-        self._admission = Admission(recipe.outstanding)
+        self._places = (recipe.run.steps - step) * recipe.run.prompts_per_step - len(keeper)  # still to be given to prompts
+        self._admission = Admission(recipe.outstanding, taken=len(keeper))
+        self._engines = Engines(pools.generation, queue)
+        self._stages = Stages(recipe.health.deaths)
         self._ordinals: Iterator[int] = iter(())  # what is to be admitted next
+        self._travels: dict[int, asyncio.Task[bool]] = {}  # by ordinal
         self._alike: list[GroupMeta] = []  # groups dropped in a row because all their responses earned the same
         self._failure: NothingToLearn | None = None
         self._held_out = stream.held_out()
-        self._refs: dict[int, Any] = {}
         self._recording: set[asyncio.Task[None]] = set()
-        self._record = ray.remote(record).options(num_cpus=0)
+        self._record = ray.remote(_record).options(num_cpus=0)
         self._warned = False
         self._synchronous = recipe.replay.max_staleness == 0
         self._began = time.monotonic()
@@ -79,12 +90,14 @@ class Conductor:
 
     async def run(self) -> None:
         """Drive the run to its end. Raises what any pool raised, or that there is nothing to learn."""
-        await self._queue.synced.remote()
-        self._console.event("policy published to the engines")
-        if self._step == 0 and self._held_out:
-            await self._evaluate()
         try:
             async with asyncio.TaskGroup() as self._tasks:
+                for side in (self._pools.watch(), self._engines.follow(), self._guard(), self._heed(), self._tell()):
+                    self._tasks.create_task(side)
+                await self._engines.begin()
+                self._console.event("policy published to the engines")
+                if self._step == 0 and self._held_out:
+                    await self._evaluate()
                 self._tasks.create_task(self._feed())
                 self._tasks.create_task(self._watch())
                 await self._follow()
@@ -106,11 +119,12 @@ class Conductor:
         """
         unfinished, first = await self._queue.resume_point.remote()
         self._ordinals = itertools.chain(unfinished, itertools.count(first))
-        run = self._recipe.run
-        at_once = run.prompts_per_step if self._synchronous else 1
-        for _ in range((run.steps - self._start) * run.prompts_per_step // at_once):
-            await self._admission.admit(at_once)
-            self._tasks.create_task(self._fill(at_once))
+        at_once = self._recipe.run.prompts_per_step if self._synchronous else 1
+        while self._places:
+            places = self._places % at_once or at_once
+            await self._admission.admit(places)
+            self._places -= places
+            self._tasks.create_task(self._fill(places))
 
     async def _fill(self, places: int) -> None:
         """Get a group for each place: admit as many prompts together, wait for all, and again for as many as were dropped."""
@@ -118,42 +132,59 @@ class Conductor:
             ordinals = list(itertools.islice(self._ordinals, places))
             await self._queue.admit.remote(ordinals)
             sending = self._send_together if self._synchronous else self._send
-            kept = await asyncio.gather(*await sending([self._stream.nth(ordinal) for ordinal in ordinals]))
-            places = kept.count(False)
+            travels = await sending([self._stream.nth(ordinal) for ordinal in ordinals])
+            kept = await asyncio.gather(*travels, return_exceptions=True)
+            places = sum(one is False or isinstance(one, asyncio.CancelledError) for one in kept)
 
     async def _send(self, prompts: Sequence[Prompt]) -> list[asyncio.Task[bool]]:
-        return [self._tasks.create_task(self._travel(prompt)) for prompt in prompts]
+        return [self._set_out(prompt) for prompt in prompts]
 
     async def _send_together(self, prompts: Sequence[Prompt]) -> list[asyncio.Task[bool]]:
         """Let the engines start on these prompts at the same moment: they then batch them alike in every run."""
-        engines = self._pools.generation.actors
-        await asyncio.gather(*(engine.hold.remote() for engine in engines))
-        travels = await self._send(prompts)
-        shares = [len(prompts[index :: len(engines)]) for index in range(len(engines))]
+        engines = self._pools.generation.living or list(self._pools.generation.members)
+        shares = [prompts[index :: len(engines)] for index in range(len(engines))]
+        await asyncio.gather(*(_unless_dead(engine.handle.hold.remote()) for engine in engines))
+        travels = [self._set_out(prompt, on=engine) for engine, share in zip(engines, shares, strict=True) for prompt in share]
         responses = self._recipe.generation.group_size
-        await asyncio.gather(*(engine.release.remote(share * responses) for engine, share in zip(engines, shares, strict=True)))
+        letting_go = (engine.handle.release.remote(len(share) * responses) for engine, share in zip(engines, shares, strict=True))
+        await asyncio.gather(*map(_unless_dead, letting_go))
         return travels
 
-    async def _travel(self, prompt: Prompt) -> bool:
+    def _set_out(self, prompt: Prompt, *, on: Member | None = None) -> asyncio.Task[bool]:
+        travel = self._tasks.create_task(self._travel(prompt, on))
+        self._travels[prompt.ordinal] = travel
+        travel.add_done_callback(lambda _: self._travels.pop(prompt.ordinal, None))
+        return travel
+
+    async def _travel(self, prompt: Prompt, on: Member | None) -> bool:
         """Take one prompt through the pools and into the queue. False if it was dropped: another one takes its place."""
+        while True:
+            try:
+                return await self._pass_through(prompt, on)
+            except PoisonedPrompt as error:
+                self._console.event(f"prompt {prompt.ordinal} is left out: {error}")
+                await self._queue.drop.remote(prompt.ordinal, "poisoned")
+                return False
+            except ray.exceptions.ObjectLostError:  # with the node that held it: from the start
+                await self._queue.admit.remote([prompt.ordinal])
+
+    async def _pass_through(self, prompt: Prompt, on: Member | None) -> bool:
+        pools, run = self._pools, self._stages.run
         stages, seconds = [State.GENERATED, State.VERIFIED], {}
-        async with self._pools.generation.least_loaded() as engine:
-            generated, group = engine.generate.options(num_returns=2).remote(prompt)
-            seconds["generated"] = (await generated).seconds
-        async with self._pools.reward.least_loaded() as verifier:
-            verified, group = verifier.verify.options(num_returns=2).remote(group)
-            meta: GroupMeta = await verified
-            seconds["verified"] = meta.seconds
-        if self._pools.reference.actors:
-            async with self._pools.reference.least_loaded() as scorer:
-                scored, group = scorer.score.options(num_returns=2).remote(group)
-                scoring: Scored = await scored
+        generated, group = await run(prompt, pools.generation, lambda engine: engine.generate.options(num_returns=2).remote(prompt), on=on)
+        seconds["generated"] = generated.seconds
+        meta: GroupMeta
+        meta, group = await run(prompt, pools.reward, _with(group, lambda verifier: verifier.verify))
+        seconds["verified"] = meta.seconds
+        if pools.reference.members:
+            scoring: Scored
+            scoring, group = await run(prompt, pools.reference, _with(group, lambda scorer: scorer.score))
             meta, seconds["scored"] = replace(meta, kl=scoring.kl), scoring.seconds
             stages.append(State.SCORED)
-        self._refs[prompt.ordinal] = group  # before the queue has it: its step may be published before `put` returns
+        self._keeper.keep(meta, group)  # before the queue has it: its step may be published before `put` returns
         kept: bool = await self._queue.put.remote(meta, [group], stages, seconds)
         if not kept:
-            del self._refs[prompt.ordinal]
+            self._keeper.drop(prompt.ordinal)
         await self._give_up_after(meta, kept)
         return kept
 
@@ -166,6 +197,38 @@ class Conductor:
         if len(self._alike) >= self._recipe.replay.max_filtered and not self._failure:
             self._failure = _nothing_to_learn(self._step, self._alike)
             await self._queue.stop.remote(str(self._failure))
+
+    # --- what happens without the conductor's doing -----------------------------------------------------------------------------
+
+    async def _guard(self) -> None:
+        """When the queue's process dies, Ray starts another, which reads the history and needs what only the driver has."""
+        while True:
+            try:
+                await self._queue.closed.options(max_task_retries=0).remote()
+                return
+            except ray.exceptions.RayActorError:
+                self._console.event("the replay queue died and is rebuilt from its history")
+                await self._queue.begin_with.remote(self._keeper.belongings(self._engines.handles, self._engines.epoch))
+
+    async def _heed(self) -> None:
+        """Prompts that were given up while under way, and groups that were lost after they had come through."""
+        seen = 0
+        while recalls := await self._queue.next_recalls.remote(seen):
+            seen += len(recalls)
+            for recall in recalls:
+                if recall.reason == "stale" and (travel := self._travels.get(recall.ordinal)):
+                    travel.cancel()
+                elif recall.reason == "lost":
+                    self._keeper.drop(recall.ordinal)
+                    self._set_out(self._stream.nth(recall.ordinal))
+
+    async def _tell(self) -> None:
+        """Show the queue's notes."""
+        seen = 0
+        while notes := await self._queue.next_notes.remote(seen):
+            seen += len(notes)
+            for note in notes:
+                self._console.event(note)
 
     # --- publications ---------------------------------------------------------------------------------------------------------
 
@@ -233,7 +296,7 @@ class Conductor:
         return self._step == self._recipe.run.steps or bool(every and self._step % every == 0)
 
     async def _evaluate(self) -> Evaluation:
-        evaluation = await evaluate(self._recipe, self._pools, self._held_out, self._step)
+        evaluation = await evaluate(self._recipe, self._pools, self._stages, self._held_out, self._step)
         self._run.append_evaluation(evaluation.row())
         self._console.observe(evaluation.metrics())
         text = f"held-out accuracy at step {self._step}: {evaluation.sampled:.3f} sampled, {evaluation.greedy:.3f} greedy"
@@ -245,11 +308,29 @@ class Conductor:
         for done in [task for task in self._recording if task.done()]:
             self._recording.discard(done)
             done.result()  # a rollout that could not be written ends the run
-        refs = [self._refs.pop(ordinal) for ordinal in published.frozen.ordinals]
-        if not _recorded(published.step, self._recipe.run.record_share):
-            return
-        task = asyncio.create_task(_finish(self._record.remote(self._run.path / "rollouts", published.frozen, *refs)))
-        self._recording.add(task)
+        frozen = published.frozen
+        refs = self._keeper.refs(frozen.ordinals)
+        self._keeper.settle(published.step, frozen.ordinals, committed=published.committed)
+        if _recorded(published.step, self._recipe.run.record_share):
+            path = record_path(self._run.rollouts, published.step)
+            self._recording.add(asyncio.create_task(_finish(self._record.remote(path, frozen, *refs))))
+
+
+def _with(group: Any, method: Callable[[Any], Any]) -> Call:
+    """The call of a stage that takes the group."""
+    return lambda handle: method(handle).options(num_returns=2).remote(group)
+
+
+async def _unless_dead(call: Any) -> None:
+    """An engine that dies needs neither to be held nor let go."""
+    with contextlib.suppress(ray.exceptions.RayActorError):
+        await call
+
+
+def _record(path: Path, frozen: FrozenStep, *groups: RolloutGroup) -> None:
+    """Write what a step was trained on."""
+    filtered = int(frozen.metrics.get("reward/filtered_groups", 0))
+    write_groups(path, groups, frozen.metas, step=frozen.step, filtered=filtered, advantages=frozen.advantages)
 
 
 def _nothing_to_learn(step: int, alike: Sequence[GroupMeta]) -> NothingToLearn:

@@ -14,6 +14,7 @@ from actors.types import Outcome, Prompt, RolloutGroup
 from services.config import Recipe
 from services.training.pools import Pools
 from services.training.rundir import EVALUATIONS
+from services.training.stages import Stages
 
 SHOWN = 16
 """Held-out problems whose answers are kept for the report."""
@@ -44,25 +45,22 @@ def before_and_after(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(rows[0]), json.loads(rows[-1])
 
 
-async def evaluate(recipe: Recipe, pools: Pools, problems: Sequence[Prompt], step: int) -> Evaluation:
+async def evaluate(recipe: Recipe, pools: Pools, stages: Stages, problems: Sequence[Prompt], step: int) -> Evaluation:
     """Ask every held-out problem, sampled and greedily."""
     generation = recipe.generation
     sampling = Sampling(recipe.evaluation.samples, generation.temperature, generation.top_p, generation.top_k, generation.max_tokens)
     greedy = Sampling(1, 0.0, 1.0, 0, generation.max_tokens)
-    sampled_groups = await asyncio.gather(*(_ask(pools, problem, sampling) for problem in problems))
-    greedy_groups = await asyncio.gather(*(_ask(pools, problem, greedy) for problem in problems))
+    sampled_groups = await asyncio.gather(*(_ask(pools, stages, problem, sampling) for problem in problems))
+    greedy_groups = await asyncio.gather(*(_ask(pools, stages, problem, greedy) for problem in problems))
     return Evaluation(
         step, _right(sampled_groups), _right(greedy_groups), len(problems), [_sample(group) for group in greedy_groups[:SHOWN]]
     )
 
 
-async def _ask(pools: Pools, problem: Prompt, sampling: Sampling) -> RolloutGroup:
-    async with pools.generation.least_loaded() as engine:
-        meta, group = engine.generate.options(num_returns=2).remote(problem, sampling)
-        await meta
-    async with pools.reward.least_loaded() as verifier:
-        _, graded = verifier.verify.options(num_returns=2).remote(group)
-        answer: RolloutGroup = await graded
+async def _ask(pools: Pools, stages: Stages, problem: Prompt, sampling: Sampling) -> RolloutGroup:
+    _, group = await stages.run(problem, pools.generation, lambda engine: engine.generate.options(num_returns=2).remote(problem, sampling))
+    _, graded = await stages.run(problem, pools.reward, lambda verifier: verifier.verify.options(num_returns=2).remote(group))
+    answer: RolloutGroup = await graded
     return answer
 
 

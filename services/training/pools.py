@@ -1,10 +1,10 @@
-"""The actor pools of a run: made here, routed to the least loaded, and closed with nothing left behind."""
+"""The actor pools of a run: made here, looked after, and closed with nothing left behind."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -21,29 +21,12 @@ from actors.replay.queue import QueueSpec, ReplayQueue
 from actors.reward.pool import Verifier
 from services import cluster
 from services.config import Recipe
+from services.training.pool import Member, Pool, Wake
 from services.training.rundir import RunDirectory
 
 CLOSE_TIMEOUT_S = 20.0
 MAX_CONCURRENCY = 100_000
 """Calls in flight on one actor; high, so that no control call ever queues."""
-
-
-class Pool:
-    """Actors of one kind; work goes to whoever has the least."""
-
-    def __init__(self, actors: Sequence[Any]) -> None:
-        self.actors = tuple(actors)
-        self._load = [0] * len(self.actors)
-
-    @asynccontextmanager
-    async def least_loaded(self) -> AsyncIterator[Any]:
-        """The actor with the least work, counted as busy inside the block."""
-        index = self._load.index(min(self._load))
-        self._load[index] += 1
-        try:
-            yield self.actors[index]
-        finally:
-            self._load[index] -= 1
 
 
 class Pools:
@@ -52,10 +35,13 @@ class Pools:
     def __init__(self, recipe: Recipe, model: str, *, gpu: bool, transport: str, tasks: Sequence[str]) -> None:
         self._groups: list[PlacementGroup] = []
         specs = [engine_spec(recipe, model, index, gpu=gpu, transport=transport) for index in range(recipe.generation.engines)]
-        self.generation = Pool([self._engine(recipe, spec) for spec in specs])
-        reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, max_concurrency=MAX_CONCURRENCY)
-        self.reward = Pool([reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)])
-        self.reference = Pool(_reference_actors(recipe, model, gpu=gpu))
+        self._health = recipe.health
+        engines = [self._engine(recipe, spec) for spec in specs]
+        self.generation = Pool(engines, wake=_started(recipe.generation.start_timeout_s), health=lambda engine: engine.health.remote())
+        reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, max_concurrency=MAX_CONCURRENCY, max_restarts=-1)
+        verifiers = [reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)]
+        self.reward = Pool(verifiers, wake=_ready)
+        self.reference = Pool(_reference_actors(recipe, model, gpu=gpu), wake=_ready)
 
     def _engine(self, recipe: Recipe, spec: EngineSpec) -> Any:
         group = cluster.engine_group(recipe, gpu=spec.gpu)
@@ -67,6 +53,7 @@ class Pools:
                 num_cpus=recipe.generation.cpus,
                 num_gpus=1 if whole else 0,
                 max_concurrency=MAX_CONCURRENCY,
+                max_restarts=-1,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True),
                 runtime_env={"env_vars": engine_environment(spec)},
             )
@@ -75,23 +62,49 @@ class Pools:
 
     async def start(self, timeout_s: float) -> list[float]:
         """Wait until every engine, verifier and scorer is up. Returns the engines' start-up seconds."""
-        engines = [actor.start.remote() for actor in self.generation.actors]
-        others = [actor.ready.remote() for actor in (*self.reward.actors, *self.reference.actors)]
         try:
-            started = await asyncio.wait_for(asyncio.gather(*engines, *others), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                seconds, *_ = await asyncio.gather(*(pool.start() for pool in self._all))
         except TimeoutError:
             raise EngineError(f"the pools were not up after {timeout_s:g} s") from None
-        seconds: list[float] = started[: len(engines)]
         return seconds
+
+    async def watch(self) -> None:
+        """Replace what dies or hangs, until cancelled."""
+        health = self._health
+        async with asyncio.TaskGroup() as tasks:
+            for pool in self._all:
+                tasks.create_task(pool.watch(every_s=health.every_s, deadline_s=health.answer_s))
+
+    @property
+    def _all(self) -> tuple[Pool, ...]:
+        return self.generation, self.reward, self.reference
 
     async def close(self) -> None:
         """End every actor and its children."""
-        closable = (*self.generation.actors, *self.reward.actors)
-        closing = asyncio.gather(*(actor.close.remote() for actor in closable), return_exceptions=True)
+        closable = [member for pool in (self.generation, self.reward) for member in pool.living]
+        closing = asyncio.gather(*(member.handle.close.remote() for member in closable), return_exceptions=True)
         await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S)
-        for actor in (*closable, *self.reference.actors):
-            ray.kill(actor)
+        for pool in self._all:
+            for member in pool.members:
+                ray.kill(member.handle)
         cluster.release(self._groups)
+
+
+def _started(timeout_s: float) -> Wake:
+    async def wake(member: Member) -> float:
+        try:
+            async with asyncio.timeout(timeout_s):
+                seconds: float = await member.handle.start.remote()
+                return seconds
+        except TimeoutError:
+            raise EngineError(f"engine {member.index} was not up after {timeout_s:g} s") from None
+
+    return wake
+
+
+async def _ready(member: Member) -> None:
+    await member.handle.ready.remote()
 
 
 def engine_spec(recipe: Recipe, model: str, index: int, *, gpu: bool, transport: str) -> EngineSpec:
@@ -112,20 +125,22 @@ def _reference_actors(recipe: Recipe, model: str, *, gpu: bool) -> list[Any]:
     config = recipe.reference
     if not config.enabled:
         return []
-    options = {"num_cpus": config.cpus, "num_gpus": config.gpus if gpu else 0, "max_concurrency": MAX_CONCURRENCY}
+    options = {"num_cpus": config.cpus, "num_gpus": config.gpus if gpu else 0, "max_concurrency": MAX_CONCURRENCY, "max_restarts": -1}
     scorer = ray.remote(ReferenceScorer).options(**options)
     kl = recipe.learner.kl
     estimator = kl.estimator if kl.place == "reward" and kl.coefficient > 0 else None
     return [scorer.remote(model, recipe.policy.dtype, recipe.generation.temperature, config, estimator) for _ in range(config.actors)]
 
 
-def replay_queue(recipe: Recipe, run: RunDirectory, snapshot: Sequence[Sequence[Any]], step: int) -> Any:
-    """The queue actor, on the driver's node: it writes the ledger into the run directory."""
+def replay_queue(recipe: Recipe, run: RunDirectory, ledger: Sequence[Sequence[Any]], step: int) -> Any:
+    """The queue actor, on the driver's node: it writes the ledger into the run directory. Its calls may come twice: see there."""
     spec = QueueSpec(
+        session=uuid.uuid4().hex,
         prompts_per_step=recipe.run.prompts_per_step,
         updates_per_step=recipe.learner.updates_per_step,
         max_staleness=recipe.replay.max_staleness,
         capacity=recipe.replay.capacity or recipe.outstanding,
+        stale_after_s=recipe.replay.stale_after_s,
         steps=recipe.run.steps,
         seed=recipe.run.seed,
         skip_zero_advantage=recipe.learner.skip_zero_advantage,
@@ -134,5 +149,6 @@ def replay_queue(recipe: Recipe, run: RunDirectory, snapshot: Sequence[Sequence[
         history=run.path / "ledger.jsonl",
     )
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue = ray.remote(ReplayQueue).options(num_cpus=0, max_concurrency=MAX_CONCURRENCY, scheduling_strategy=here)
-    return queue.remote(spec, snapshot, step)
+    lives = {"max_restarts": -1, "max_task_retries": -1}
+    queue = ray.remote(ReplayQueue).options(num_cpus=0, max_concurrency=MAX_CONCURRENCY, scheduling_strategy=here, **lives)
+    return queue.remote(spec, ledger, step)

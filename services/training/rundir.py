@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +25,7 @@ from typing import IO, Any
 import yaml
 
 from actors.errors import ConfigError
-from actors.learner.checkpoint import newest
+from actors.learner.checkpoint_store import stored
 from services.config import Recipe, differing_keys, dump, resolved
 from services.telemetry.atomic import write_atomically
 
@@ -49,7 +50,7 @@ class RunDirectory:
             _refuse_relative_root(self._recipe.run.root)
         if self._begun:
             _check_equal(self.path / CONFIG, resolved(self._recipe))
-        elif newest(self.checkpoints):
+        elif stored(self.checkpoints):
             raise ConfigError(f"run.storage: {self.checkpoints} holds the checkpoints of another run")
 
     def open(self) -> bool:
@@ -58,6 +59,7 @@ class RunDirectory:
         self._acquire()
         resuming = self._begun
         if not resuming:
+            shutil.rmtree(self.rollouts, ignore_errors=True)
             write_atomically(self.path / CONFIG, dump(self._recipe))
         (self.path / STOP).unlink(missing_ok=True)
         return resuming
@@ -66,7 +68,7 @@ class RunDirectory:
     def _begun(self) -> bool:
         """Whether a step was ever done here; until then another recipe may have the directory."""
         log = self.path / METRICS
-        trained = (log.exists() and log.stat().st_size > 0) or newest(self.checkpoints) is not None
+        trained = (log.exists() and log.stat().st_size > 0) or bool(stored(self.checkpoints))
         return (self.path / CONFIG).exists() and trained
 
     def close(self) -> None:
@@ -84,6 +86,11 @@ class RunDirectory:
     def checkpoints(self) -> str:
         """Path or URL of the folder of checkpoints."""
         return f"{self.storage.rstrip('/')}/{CHECKPOINTS}"
+
+    @property
+    def rollouts(self) -> Path:
+        """What was trained on."""
+        return self.path / "rollouts"
 
     @property
     def policies(self) -> Path:

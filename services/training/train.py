@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import ray
 
 from actors.errors import ConfigError, QueueClosed
-from actors.learner.checkpoint import newest_ledger
+from actors.learner.checkpoint import LEDGER
+from actors.learner.checkpoint_store import Stored, stored
 from actors.modeling.config import TinyPolicy
 from actors.modeling.loading import check_head_size, check_model, load_tokenizer
 from actors.prompts import sources
@@ -33,6 +34,7 @@ from services.telemetry.sinks import Sinks, open_sinks
 from services.telemetry.trackers import require_packages
 from services.training import learner_group
 from services.training.conductor import Conductor
+from services.training.keeper import Keeper, restored
 from services.training.pools import Pools, replay_queue
 from services.training.rundir import RunDirectory
 from services.training.warmup import warm_policy
@@ -50,7 +52,8 @@ def train(recipe: Recipe) -> Path:
     """Run the recipe to its end, or go on with a run of the same recipe. Returns the run directory; UsageError before anything starts."""
     run = RunDirectory(recipe)
     run.check()
-    step, snapshot = newest_ledger(run.checkpoints)
+    checkpoint, damages = newest_whole(run.checkpoints)
+    step = checkpoint.step if checkpoint else 0
     if step >= recipe.run.steps and recipe.run.steps in committed_steps(run.policies):
         screen().print(f"all {step} steps are done: {run.path}", markup=False, highlight=False, soft_wrap=True)
         write_report(run.path)
@@ -63,19 +66,31 @@ def train(recipe: Recipe) -> Path:
             console.event(f"prompts left out: {stream.rejected.describe()}")
         check_tasks(recipe, stream)
         check_learnable(recipe, model)
-        if run.open():
+        if resuming := run.open():
             run.rewind(step)
+            for damage in damages:
+                console.event(damage)
             console.event(f"going on after step {step}")
         with contextlib.closing(open_sinks(recipe.telemetry, run.path, recipe.run.name, resolved(recipe), step=step)) as sinks:
             for place in sinks.where:
                 console.event(f"writing {place}")
             cluster.connect(recipe.cluster)
             try:
-                asyncio.run(_Run(recipe, run, console, sinks, stream, model).drive(step, snapshot))
+                asyncio.run(_Run(recipe, run, console, sinks, stream, model).drive(checkpoint, resuming=resuming))
             finally:
                 ray.shutdown()
         write_report(run.path)
     return run.path
+
+
+def newest_whole(root: str) -> tuple[Stored | None, list[str]]:
+    """(the newest checkpoint whose files are as they were written, what is wrong with each newer one)."""
+    damages: list[str] = []
+    for checkpoint in stored(root):
+        if (damage := checkpoint.damage()) is None:
+            return checkpoint, damages
+        damages.append(f"the checkpoint of step {checkpoint.step} is damaged and passed over: {damage}")
+    return None, damages
 
 
 def check(recipe: Recipe) -> None:
@@ -181,24 +196,27 @@ class _Run:
         self._gpu = cluster.has_gpu(recipe.cluster)
         self._stop_asked = asyncio.Event()
 
-    async def drive(self, step: int, snapshot: list[list[Any]]) -> None:
+    async def drive(self, checkpoint: Stored | None, *, resuming: bool) -> None:
         """Bring everything up, train, take everything down."""
         recipe, began = self._recipe, time.monotonic()
+        step = checkpoint.step if checkpoint else 0
+        ledger = checkpoint.read_json(LEDGER) if checkpoint else []
         await cluster.require(recipe, gpu=self._gpu, tell=self._console.event)
         transport = _transport(recipe, gpu=self._gpu)
-        queue = replay_queue(recipe, self._run, snapshot, step)
+        keeper = restored(checkpoint, self._run.rollouts) if resuming else Keeper()
+        queue = replay_queue(recipe, self._run, ledger, step)
+        await queue.begin_with.remote(keeper.belongings())
         tasks = sorted({prompt.task for prompt in _sample(self._stream)})
         pools = Pools(recipe, self._model, gpu=self._gpu, transport=transport, tasks=tasks)
         spec = learner_group.loop_spec(recipe, queue, self._run, self._model, transport=transport)
         learning = asyncio.create_task(learner_group.run_group(recipe, spec, self._run, gpu=self._gpu))
         stopping = asyncio.create_task(self._pass_on_stop(queue))
         try:
-            conductor = Conductor(recipe, self._stream, pools, queue, self._run, self._console, self._sinks, step=step)
+            conductor = Conductor(recipe, self._stream, pools, queue, keeper, self._run, self._console, self._sinks, step=step)
             # The queue closes early only when the learner group has ended: in good order, or with an error that `learning` raises.
             with contextlib.suppress(QueueClosed):
                 seconds = await _while_learning(learning, pools.start(recipe.generation.start_timeout_s), queue)
                 self._console.event(f"engines up in {max(seconds):.1f} s")
-                await queue.set_engines.remote(pools.generation.actors)
                 await _while_learning(learning, conductor.run(), queue)
             await learning
             self._console.event(_ending(conductor.step, recipe.run.steps, time.monotonic() - began))

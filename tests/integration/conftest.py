@@ -63,6 +63,13 @@ class Gmpo:
         """All that the processes printed."""
         return self.root / "output.log"
 
+    def left_behind(self) -> list[str]:
+        """Command lines of processes of these runs that are still there after a while: the kernel needs a moment to end them."""
+        deadline = time.monotonic() + 15
+        while (left := self.leftovers()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return left
+
     def leftovers(self) -> list[str]:
         """Command lines of living processes that these runs started."""
         return [" ".join(process.cmdline()) or process.name() for process in psutil.process_iter() if self._is_ours(process)]
@@ -79,10 +86,7 @@ def gmpo(tmp_path: Path) -> Iterator[Gmpo]:
     """A command line whose processes are all gone at the end of the test."""
     runner = Gmpo(tmp_path, uuid.uuid4().hex)
     yield runner
-    deadline = time.monotonic() + 15
-    while (left := runner.leftovers()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not left
+    assert runner.left_behind() == []
 
 
 @pytest.fixture(scope="session")

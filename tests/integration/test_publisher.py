@@ -159,12 +159,12 @@ def make() -> Iterator[Callable[..., Publisher]]:
 
 
 def publish(sender: Publisher) -> dict[str, float]:
-    return sender.publish(VERSION, Stream(), PROBE, lambda text: text)
+    return sender.publish(VERSION, Stream(), PROBE, lambda text: text).metrics
 
 
 def test_every_engine_receives_the_weights_under_their_version(engines: tuple[Any, Any], make: Callable[..., Publisher]) -> None:
     sender = make()
-    sender.connect(engines, 1, VERSION)
+    sender.use(engines, 1)
     metrics = publish(sender)
     for calls, received in ray.get([engine.seen.remote() for engine in engines]):
         assert calls == ["join", *PHASES]
@@ -177,7 +177,7 @@ def test_every_engine_receives_the_weights_under_their_version(engines: tuple[An
 def test_a_group_serves_many_publications_and_can_be_replaced(engines: tuple[Any, Any], make: Callable[..., Publisher]) -> None:
     sender = make()
     for _ in range(2):
-        sender.connect(engines, 1, VERSION)
+        sender.use(engines, 1)
         for _ in range(2):
             ray.get([engine.script.remote("") for engine in engines])
             assert publish(sender)["weights/digest_ok"] == 1
@@ -188,7 +188,7 @@ def test_a_failing_phase_names_itself_on_all_ranks_and_nobody_is_left_in_a_gathe
     engines: tuple[Any, Any], make: Callable[..., Publisher], call: str
 ) -> None:
     sender, other, streams, words = make(send_timeout_s=3), make(rank=1), (Stream(), Stream()), SimpleQueue[str]()
-    sender.connect(engines, 1, VERSION)
+    sender.use(engines, 1)
     ray.get(engines[1].script.remote(f"fail {call}"))
 
     def tell(text: str) -> str:
@@ -218,7 +218,7 @@ def test_what_does_not_agree_is_a_mismatch(
     engines: tuple[Any, Any], make: Callable[..., Publisher], wrong: str, engine: int | str, phase: str
 ) -> None:
     sender = make()
-    sender.connect(engines, 1, VERSION)
+    sender.use(engines, 1)
     ray.get(engines[1].script.remote(wrong))
     with pytest.raises(WeightSyncMismatch) as caught:
         publish(sender)
@@ -228,7 +228,7 @@ def test_what_does_not_agree_is_a_mismatch(
 @pytest.mark.parametrize("call", ["pause", "commit"])
 def test_a_phase_past_its_deadline_is_a_timeout(engines: tuple[Any, Any], make: Callable[..., Publisher], call: str) -> None:
     sender = make(control_timeout_s=2)
-    sender.connect(engines, 1, VERSION)
+    sender.use(engines, 1)
     ray.get(engines[1].script.remote(f"hang {call}"))
     with pytest.raises(WeightSyncTimeout) as caught:
         publish(sender)
@@ -240,7 +240,7 @@ def test_an_engine_that_does_not_take_its_bytes_is_a_timeout(
 ) -> None:
     monkeypatch.setattr(publisher, "LAST_WORDS_S", 2)
     sender = make(send_timeout_s=2)
-    sender.connect(engines, 1, VERSION)
+    sender.use(engines, 1)
     ray.get(engines[1].script.remote("hang receive"))
     with pytest.raises(WeightSyncTimeout) as caught:
         publish(sender)
@@ -253,20 +253,37 @@ def test_an_engine_that_does_not_join_is_named(
 ) -> None:
     sender = make(connect_timeout_s=2)
     ray.get(engines[1].script.remote(wrong))
+    sender.use(engines[1:], 1)
     with pytest.raises(kind) as caught:
-        sender.connect(engines[1:], 1, VERSION)
+        publish(sender)
     assert (caught.value.engine, caught.value.phase, caught.value.version) == (0, "connect", VERSION)
 
 
 def test_an_engine_that_dies_while_it_receives_is_named(cluster: None, make: Callable[..., Publisher]) -> None:
     engine, sender = start(), make()
-    sender.connect([engine], 1, VERSION)
+    sender.use([engine], 1)
     ray.get(engine.script.remote("die receive"))
     with pytest.raises(WeightSyncError) as caught:
         publish(sender)
     assert (caught.value.engine, caught.value.phase) == (0, "send")
 
 
-def test_without_engines_there_is_nothing_to_publish_to(make: Callable[..., Publisher]) -> None:
-    with pytest.raises(WeightSyncError, match="no engine was connected"):
-        publish(make())
+@pytest.mark.parametrize("call", ["pause", "receive", "commit"])
+def test_after_a_failure_the_same_engines_take_the_version_whole(
+    engines: tuple[Any, Any], make: Callable[..., Publisher], call: str
+) -> None:
+    sender = make(send_timeout_s=3)
+    sender.use(engines, 1)
+    ray.get(engines[1].script.remote(f"fail {call}"))
+    with pytest.raises(WeightSyncError):
+        publish(sender)
+    ray.get([engine.script.remote("") for engine in engines])
+    sender.use(engines, 1)
+    assert publish(sender)["weights/digest_ok"] == 1
+
+
+def test_without_engines_the_digest_is_the_same(engines: tuple[Any, Any], make: Callable[..., Publisher]) -> None:
+    sender, alone = make(), make()
+    sender.use(engines, 1)
+    publications = [each.publish(VERSION, Stream(), PROBE, lambda text: text) for each in (sender, alone)]
+    assert publications[0].digest == publications[1].digest != ""

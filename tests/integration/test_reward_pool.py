@@ -197,7 +197,7 @@ async def test_children_see_no_secrets(start: Started, tmp_path: Path, monkeypat
 
 async def test_any_text_passes_the_protocol(start: Started) -> None:
     part = FunctionPart(type="function", path="tests.integration.reward_functions:echo")
-    verifier = await start(RewardConfig(parts=(part,)))
+    verifier = await start(RewardConfig(parts=(part,), max_response_chars=2_000_000))
     for text in ("\ud800", "a\x00b", "\n\r\u2028\x1b[31m", '{"score": 1}', "é" * 2_000_000, ""):
         assert await outcomes(verifier, [text], answer=text) == [Outcome.RIGHT]
 

@@ -74,7 +74,7 @@ def test_a_seed_gives_one_run_bit_for_bit_also_across_ctrl_c(gmpo: Gmpo, warm_mo
     assert figures(metrics(first)) == figures(metrics(second))
 
     interrupted = gmpo.stop_at(4, "interrupted", *SMALL)
-    assert gmpo.leftovers() == []
+    assert gmpo.left_behind() == []
     stopped = len(metrics(interrupted))
     assert 4 <= stopped < STEPS
     assert (interrupted / "checkpoints" / f"step-{stopped}" / "ledger.json").exists()
@@ -157,4 +157,4 @@ def test_a_run_that_diverges_ends_by_name_and_publishes_nothing(gmpo: Gmpo, warm
     assert gmpo.start("train", str(ROOT / "deploy/recipes/tiny.yaml"), *overrides).wait(300) == 1
     assert "TrainingDiverged: step 1: 2 updates in a row" in gmpo.output.read_text()
     assert [place.name for place in (gmpo.root / "diverging" / "policies").iterdir()] == ["step-0"]
-    assert gmpo.leftovers() == []
+    assert gmpo.left_behind() == []

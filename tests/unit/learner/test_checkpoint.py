@@ -9,13 +9,15 @@ import torch
 import torch.distributed as dist
 
 from actors.learner import backends, checkpoint
+from actors.learner import checkpoint_store as store
+from actors.learner.checkpoint import LEDGER, Waiting
 from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
 from tests.tiny_model import build_model
 
 pytestmark = pytest.mark.usefixtures("single_rank")
 
-LEDGER: list[list[object]] = [[0, "trained", 1, None], [1, "ready", None, None]]
+LIVES: list[list[object]] = [[0, "trained", 1, None], [1, "ready", None, None]]
 
 
 def learner(seed: int) -> Learner:
@@ -23,10 +25,10 @@ def learner(seed: int) -> Learner:
     return Learner(backend, LearnerSpec(LearnerConfig(), 1.0, 10))
 
 
-def write(root: Path | str, of: Learner, step: int, ledger: list[list[object]] = LEDGER) -> None:
+def write(root: Path | str, of: Learner, step: int, ledger: list[list[object]] = LIVES) -> store.Digests:
     group = dist.group.WORLD
     assert group is not None
-    checkpoint.write(str(root), checkpoint.take(of, step=step, rank=0, ledger=ledger), group)
+    return checkpoint.write(str(root), checkpoint.take(of, step=step, rank=0, waiting=Waiting(ledger)), group)
 
 
 def weights(of: Learner) -> dict[str, torch.Tensor]:
@@ -53,18 +55,20 @@ def test_a_learner_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_the_newest_committed_checkpoint_counts_and_its_ledger_needs_no_learner(tmp_path: Path, scheme: str) -> None:
     root = f"{scheme}{tmp_path}"
-    for step in (9, 10, 11):
-        write(root, learner(seed=0), step=step, ledger=[[0, "trained", step, None]])
-    assert checkpoint.newest_ledger(root) == (0, [])
-    checkpoint.commit(root, 9)
-    checkpoint.commit(root, 10)  # 11 was interrupted
-    assert checkpoint.newest_ledger(root) == (10, [[0, "trained", 10, None]])
+    files = {step: write(root, learner(seed=0), step=step, ledger=[[0, "trained", step, None]]) for step in (9, 10, 11)}
+    assert store.stored(root) == []
+    for step in (9, 10):  # 11 was interrupted
+        store.commit(root, step, files[step])
+    newest, older = store.stored(root)
+    assert (newest.step, older.step) == (10, 9)
+    assert newest.read_json(LEDGER) == [[0, "trained", 10, None]]
+    assert newest.damage() is None
 
 
 def test_training_on_does_not_reach_into_a_snapshot_that_is_yet_to_be_written(tmp_path: Path) -> None:
     before, after = learner(seed=0), learner(seed=1)
     held = weights(before)
-    snapshot = checkpoint.take(before, step=1, rank=0, ledger=LEDGER)
+    snapshot = checkpoint.take(before, step=1, rank=0, waiting=Waiting())
     with torch.no_grad():
         for parameter in before.backend._scorer.parameters():  # type: ignore[attr-defined]
             parameter.add_(1.0)
@@ -75,7 +79,7 @@ def test_training_on_does_not_reach_into_a_snapshot_that_is_yet_to_be_written(tm
 
 
 def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
-    assert checkpoint.newest_ledger(str(tmp_path / "nowhere")) == (0, [])
+    assert store.stored(str(tmp_path / "nowhere")) == []
 
 
 def test_a_rank_that_did_not_exist_can_read_it(tmp_path: Path) -> None:
@@ -90,8 +94,8 @@ def test_pruning_keeps_the_newest_committed_and_whatever_may_still_be_written(tm
     for step in (2, 4, 5, 6, 8, 9):
         (tmp_path / f"step-{step}").mkdir()
     for step in (2, 4, 6, 8):
-        checkpoint.commit(str(tmp_path), step)
-    checkpoint.prune(str(tmp_path), keep=2)
+        store.commit(str(tmp_path), step, {})
+    store.prune(str(tmp_path), keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-6", "step-8", "step-9"]
 
 
@@ -100,9 +104,27 @@ def test_a_step_that_is_written_over_does_not_count_until_it_is_whole(tmp_path: 
         raise OSError("killed")
 
     for step in (4, 5):
-        write(tmp_path, learner(seed=0), step=step)
-        checkpoint.commit(str(tmp_path), step)
+        store.commit(str(tmp_path), step, write(tmp_path, learner(seed=0), step=step))
     monkeypatch.setattr(checkpoint, "dcp_save", broken_off)
     with pytest.raises(OSError, match="killed"):
         write(tmp_path, learner(seed=1), step=5)
-    assert checkpoint.newest_ledger(str(tmp_path))[0] == 4
+    assert [found.step for found in store.stored(str(tmp_path))] == [4]
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "unreadable commit"])
+def test_a_damaged_checkpoint_says_what_is_wrong(tmp_path: Path, harm: str) -> None:
+    store.commit(str(tmp_path), 1, write(tmp_path, learner(seed=0), step=1))
+    directory = tmp_path / "step-1"
+    shard = next(directory.glob("*.distcp"))
+    content = shard.read_bytes()
+    match harm:
+        case "flip":
+            shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        case "cut":
+            shard.write_bytes(content[:-1])
+        case "remove":
+            shard.unlink()
+        case _:
+            (directory / store.COMMIT).write_text("{")
+    damage = store.stored_at(str(tmp_path), 1).damage()
+    assert damage is not None and (shard.name in damage or store.COMMIT in damage)

@@ -15,6 +15,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from actors.errors import ConfigError, TrainingDiverged
 from actors.learner import backends, checkpoint
+from actors.learner.checkpoint import Waiting
 from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
 from actors.modeling.packing import pack
@@ -138,7 +139,7 @@ def test_a_restored_learner_goes_on_bit_for_bit(tmp_path: Path) -> None:
     first = make()
     first.train(batch())
     assert dist.group.WORLD is not None
-    checkpoint.write(str(tmp_path), checkpoint.take(first, step=1, rank=0, ledger=[]), dist.group.WORLD)
+    checkpoint.write(str(tmp_path), checkpoint.take(first, step=1, rank=0, waiting=Waiting()), dist.group.WORLD)
     unbroken = first.train(batch(2))
     second = make()
     checkpoint.read(str(tmp_path), 1, second, rank=0)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from actors.learner import backends, checkpoint
+from actors.errors import CheckpointError
+from actors.learner import backends, checkpoint, checkpoint_store
+from actors.learner.checkpoint import Waiting
 from actors.learner.config import LearnerConfig
 from actors.learner.learner import Learner, LearnerSpec
 from actors.learner.saver import Saver
@@ -24,9 +26,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Nothing is written before it opens."""
     opened, real = threading.Event(), checkpoint.write
 
-    def write(*arguments: Any) -> None:
+    def write(*arguments: Any) -> checkpoint_store.Digests:
         assert opened.wait(30)
-        real(*arguments)
+        return real(*arguments)
 
     monkeypatch.setattr(checkpoint, "write", write)
     return opened
@@ -50,9 +52,9 @@ def test_saving_returns_before_anything_is_written_and_the_commit_comes_last(
     tmp_path: Path, saver: Saver, learner: Learner, gate: threading.Event
 ) -> None:
     events: list[tuple[int, str]] = []
-    saver.save(learner, 1, [], lambda: events.append((checkpoint.newest_ledger(str(tmp_path))[0], "committed")))
+    saver.save(learner, 1, Waiting(), lambda: events.append((checkpoint_store.stored(str(tmp_path))[0].step, "committed")))
     saver.check()
-    assert not events and checkpoint.newest(str(tmp_path)) is None
+    assert not events and not checkpoint_store.stored(str(tmp_path))
     gate.set()
     saver.wait()
     assert events == [(1, "committed")]
@@ -60,8 +62,8 @@ def test_saving_returns_before_anything_is_written_and_the_commit_comes_last(
 
 def test_the_next_one_waits_for_the_one_before(tmp_path: Path, saver: Saver, learner: Learner, gate: threading.Event) -> None:
     order: list[int] = []
-    saver.save(learner, 1, [], lambda: order.append(1))
-    second = threading.Thread(target=saver.save, args=(learner, 2, [], lambda: order.append(2)))
+    saver.save(learner, 1, Waiting(), lambda: order.append(1))
+    second = threading.Thread(target=saver.save, args=(learner, 2, Waiting(), lambda: order.append(2)))
     second.start()
     gate.set()
     second.join(30)
@@ -75,24 +77,36 @@ def test_what_cannot_be_deleted_does_not_undo_a_commit(
     def busy(*_: Any, **__: Any) -> None:
         raise OSError("busy")
 
-    monkeypatch.setattr(checkpoint, "prune", busy)
+    monkeypatch.setattr(checkpoint_store, "prune", busy)
     told: list[int] = []
-    saver.save(learner, 1, [], lambda: told.append(1))
+    saver.save(learner, 1, Waiting(), lambda: told.append(1))
     with pytest.raises(OSError, match="busy"):
         saver.wait()
     assert told == [1]
 
 
-def test_a_failure_is_raised_by_the_next_look_and_nothing_is_committed(
-    tmp_path: Path, saver: Saver, learner: Learner, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_told_and_passed_over_and_the_third_time_ends_the_run(
+    tmp_path: Path, learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
+    def full(root: str, snapshot: checkpoint.Snapshot, group: Any) -> None:
+        (Path(root) / f"step-{snapshot.step}").mkdir()
         raise OSError("no space left on device")
 
+    told: list[str] = []
+    saver = Saver(str(tmp_path), keep=2, rank=0, failed=told.append)
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint, "write", full)
+        for step in (1, 2):
+            saver.save(learner, step, Waiting(), lambda: pytest.fail("committed"))
+            saver.wait()
+    assert saver.failures == 2 and all(f"step {step}" in told[step - 1] for step in (1, 2))
+    assert list(tmp_path.iterdir()) == []  # what was written of it is gone
+    saver.save(learner, 3, Waiting(), lambda: None)
+    saver.wait()
+    assert saver.failures == 0 and [found.step for found in checkpoint_store.stored(str(tmp_path))] == [3]
     monkeypatch.setattr(checkpoint, "write", full)
-    saver.save(learner, 1, [], lambda: pytest.fail("committed"))
-    with pytest.raises(OSError, match="no space"):
+    for step in (4, 5, 6):
+        saver.save(learner, step, Waiting(), lambda: pytest.fail("committed"))
+    with pytest.raises(CheckpointError, match=r"no space left on device \(3 in a row\)"):
         saver.wait()
-    with pytest.raises(OSError, match="no space"):
-        saver.check()
-    assert checkpoint.newest(str(tmp_path)) is None
+    saver.close()

@@ -18,7 +18,7 @@ LEGAL = {
     V: {S, R, D, A},
     S: {R, D, A},
     R: {C, D, A},
-    C: {T, D, A},
+    C: {T, R, D, A},
     T: set(),
     D: set(),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,11 +15,12 @@ from actors.errors import LedgerError, QueueClosed, StaleAttempt, TrainingDiverg
 from actors.learner.advantages import build
 from actors.learner.config import KlConfig, ZScoreAdvantage
 from actors.replay.ledger import State
-from actors.replay.queue import QueueSpec, ReplayQueue
+from actors.replay.queue import Belongings, QueueSpec, ReplayQueue
 from actors.types import Assignment, GroupMeta, Outcome, Resync, StepResult, Stop, Work
 
 T = TypeVar("T")
 
+Make = Callable[..., Awaitable[ReplayQueue]]
 STAGES = (State.GENERATED, State.VERIFIED)
 
 
@@ -29,16 +30,18 @@ def history(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def make(tmp_path: Path) -> AsyncIterator[Callable[..., ReplayQueue]]:
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
     """make(...) builds queues that are closed when the test ends; keywords change the spec."""
     made = []
 
-    def make(*start: Any, **changes: Any) -> ReplayQueue:
+    async def make(*start: Any, own: Belongings | None = None, **changes: Any) -> ReplayQueue:
         spec = QueueSpec(
+            session="first",
             prompts_per_step=2,
             updates_per_step=2,
             max_staleness=1,
             capacity=100,
+            stale_after_s=60,
             steps=9,
             seed=0,
             skip_zero_advantage=False,
@@ -47,6 +50,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., ReplayQueue]]:
             history=tmp_path / "run" / "ledger.jsonl",
         )
         made.append(ReplayQueue(replace(spec, **changes), *start))
+        await made[-1].begin_with(own or Belongings())
         return made[-1]
 
     yield make
@@ -55,8 +59,8 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., ReplayQueue]]:
 
 
 @pytest.fixture
-def queue(make: Callable[..., ReplayQueue]) -> ReplayQueue:
-    return make()
+async def queue(make: Make) -> ReplayQueue:
+    return await make()
 
 
 def meta(ordinal: int, version: int = 0) -> GroupMeta:
@@ -79,7 +83,7 @@ async def train(queue: ReplayQueue, step: int, attempt: int, turn: int) -> Work:
     """A learner of one rank takes a step all the way to its ack."""
     work = await queue.claim(turn, step, 0, 1, attempt)
     assert isinstance(work, Work)
-    await queue.ack(StepResult(step, {"learner/loss": float(step)}), attempt)
+    await queue.ack(StepResult(step, {"learner/loss": float(step)}), "digest", attempt)
     return work
 
 
@@ -150,8 +154,8 @@ async def test_who_asks_for_a_turn_long_over_freezes_nothing(queue: ReplayQueue)
     assert queue.account()["ready"] == 2
 
 
-async def test_the_run_ends_with_its_last_step(make: Callable[..., ReplayQueue]) -> None:
-    queue = make(steps=1)
+async def test_the_run_ends_with_its_last_step(make: Make) -> None:
+    queue = await make(steps=1)
     attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
     await train(queue, 1, attempt, turn=0)
@@ -165,8 +169,8 @@ async def test_stop_reaches_a_learner_that_waits(queue: ReplayQueue) -> None:
     assert await claim == Stop("asked to")
 
 
-async def test_a_young_group_does_not_pass_one_at_the_bound(make: Callable[..., ReplayQueue]) -> None:
-    queue = make(max_staleness=0)
+async def test_a_young_group_does_not_pass_one_at_the_bound(make: Make) -> None:
+    queue = await make(max_staleness=0)
     attempt, _ = await queue.begin()
     await queue.admit([0, 1])
     claim = await waiting(queue.claim(0, 1, 0, 1, attempt))
@@ -182,11 +186,11 @@ async def test_a_young_group_does_not_pass_one_at_the_bound(make: Callable[..., 
 async def test_new_engines_come_before_work(queue: ReplayQueue) -> None:
     attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
-    await queue.set_engines(["engine"])
+    await queue.set_engines(["engine"], 1)
     synced = await waiting(queue.synced())
     assert [await queue.claim(0, 1, rank, 2, attempt) for rank in range(2)] == [Resync(1, ("engine",))] * 2
     assert not synced.done()
-    await queue.confirm(1, 0, attempt)
+    await queue.confirm(1, 0, "digest", attempt)
     assert await synced == 0
     assert isinstance(await queue.claim(1, 1, 0, 2, attempt), Work)
 
@@ -194,10 +198,10 @@ async def test_new_engines_come_before_work(queue: ReplayQueue) -> None:
 async def test_a_rank_that_is_quicker_than_the_confirmation_is_not_sent_back(queue: ReplayQueue) -> None:
     attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
-    await queue.set_engines(["engine"])
+    await queue.set_engines(["engine"], 1)
     assert [await queue.claim(0, 1, rank, 2, attempt) for rank in range(2)] == [Resync(1, ("engine",))] * 2
     assert isinstance(await queue.claim(1, 1, 1, 2, attempt), Work)
-    await queue.confirm(1, 0, attempt)
+    await queue.confirm(1, 0, "digest", attempt)
     assert isinstance(await queue.claim(1, 1, 0, 2, attempt), Work)
 
 
@@ -205,32 +209,32 @@ async def test_a_turn_keeps_its_verdict_when_the_engines_change_between_two_rank
     attempt, _ = await queue.begin()
     await fill(queue, 0, 1)
     assert isinstance(await queue.claim(0, 1, 0, 2, attempt), Work)
-    await queue.set_engines(["engine"])
+    await queue.set_engines(["engine"], 1)
     assert isinstance(await queue.claim(0, 1, 1, 2, attempt), Work)
-    await queue.ack(StepResult(1, {}), attempt)
+    await queue.ack(StepResult(1, {}), "digest", attempt)
     assert await queue.claim(1, 2, 0, 2, attempt) == Resync(1, ("engine",))
 
 
 async def test_engines_that_change_while_they_are_synced_are_synced_again(queue: ReplayQueue) -> None:
     attempt, _ = await queue.begin()
-    await queue.set_engines(["old"])
+    await queue.set_engines(["old"], 1)
     await queue.claim(0, 1, 0, 1, attempt)
-    await queue.set_engines(["new"])
+    await queue.set_engines(["new"], 2)
     synced = await waiting(queue.synced())
-    await queue.confirm(1, 0, attempt)
+    await queue.confirm(1, 0, "digest", attempt)
     assert await queue.claim(1, 1, 0, 1, attempt) == Resync(2, ("new",))
     assert not synced.done()
-    await queue.confirm(2, 0, attempt)
+    await queue.confirm(2, 0, "digest", attempt)
     assert await synced == 0
 
 
 async def test_a_new_learner_group_connects_to_the_engines_first(queue: ReplayQueue) -> None:
-    await queue.set_engines(["engine"])
+    await queue.set_engines(["engine"], 1)
     await fill(queue, 0, 1)
     for _ in range(2):
         attempt, _ = await queue.begin()
         assert await queue.claim(0, 1, 0, 1, attempt) == Resync(1, ("engine",))
-        await queue.confirm(1, 0, attempt)
+        await queue.confirm(1, 0, "digest", attempt)
 
 
 # --- publications --------------------------------------------------------------------------------------------------------------
@@ -250,17 +254,17 @@ async def test_an_ack_publishes_the_step_with_all_its_figures(queue: ReplayQueue
 
 async def test_publications_come_in_order_and_each_once(queue: ReplayQueue) -> None:
     attempt, _ = await queue.begin()
-    second = await waiting(queue.next_published(1))
     await fill(queue, 0, 1, 2, 3)
-    await train(queue, 1, attempt, turn=0)
+    for step in (1, 2):
+        await train(queue, step, attempt, turn=step - 1)
+    for after in (0, 0, 1):  # asked twice, because an answer was lost on its way
+        found = await queue.next_published(after)
+        assert found is not None and found.step == after + 1
+    third = await waiting(queue.next_published(2))
+    await queue.ack(StepResult(2, {}), "digest", attempt)
     await asyncio.sleep(0)
-    assert not second.done()
-    await train(queue, 2, attempt, turn=1)
-    found = await second, await queue.next_published(0)
-    assert [publication.step for publication in found if publication] == [2, 1]
-    await queue.ack(StepResult(2, {}), attempt)
-    again = await waiting(queue.next_published(1))
-    again.cancel()
+    assert not third.done()
+    third.cancel()
 
 
 # --- learner groups that follow each other -------------------------------------------------------------------------------------
@@ -276,7 +280,7 @@ async def test_a_later_group_gets_the_same_steps_again_until_a_checkpoint_covers
     attempt, _ = await queue.begin()
     assert [await train(queue, step, attempt, turn=step - 1) for step in (1, 2)] == before
     await queue.commit(1, attempt)
-    again = await waiting(queue.next_published(1))  # the conductor has seen it and must not see it twice
+    again = await waiting(queue.next_published(2))  # the conductor has seen the others and must not see them twice
 
     attempt, _ = await queue.begin()
     assert await train(queue, 2, attempt, turn=0) == before[1]
@@ -305,24 +309,24 @@ async def test_an_earlier_group_is_fenced_even_where_it_already_waits(queue: Rep
     claim = await waiting(queue.claim(0, 1, 0, 1, old))
     new, _ = await queue.begin()
     await fill(queue, 0, 1)
-    for late in (claim, queue.claim(0, 1, 0, 1, old), queue.ack(StepResult(1, {}), old), queue.confirm(0, 0, old)):
+    for late in (claim, queue.claim(0, 1, 0, 1, old), queue.ack(StepResult(1, {}), "digest", old), queue.confirm(0, 0, "digest", old)):
         with pytest.raises(StaleAttempt):
             await late
     assert queue.account()["ready"] == 2
     assert isinstance(await queue.claim(0, 1, 0, 1, new), Work)
 
 
-async def test_a_restarted_driver_goes_on_from_the_checkpoint(make: Callable[..., ReplayQueue], tmp_path: Path) -> None:
-    queue, later = make(), tmp_path / "later.jsonl"
+async def test_a_restarted_driver_goes_on_from_the_checkpoint(make: Make, tmp_path: Path) -> None:
+    queue, later = await make(), tmp_path / "later.jsonl"
     attempt, _ = await queue.begin()
     await fill(queue, 0, 1, 2, 3)
     await train(queue, 1, attempt, turn=0)
-    snapshot = json.loads(json.dumps(await queue.snapshot(attempt)))
+    snapshot = json.loads(json.dumps((await queue.snapshot(attempt)).ledger))
     await train(queue, 2, attempt, turn=1)
     await queue.admit([4, 5])
 
-    resumed = make(snapshot, 1, history=later)
-    assert resumed.resume_point() == ([2, 3], 4)
+    resumed = await make(snapshot, 1, session="second", history=later)
+    assert await resumed.resume_point() == ([2, 3], 4)
     attempt, _ = await resumed.begin()
     await fill(resumed, 2, 3, version=1)
     assert (await train(resumed, 2, attempt, turn=0)).ordinals == (2, 3)
@@ -332,11 +336,11 @@ async def test_a_restarted_driver_goes_on_from_the_checkpoint(make: Callable[...
 # --- prompts -------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_group_that_comes_twice_or_unasked_is_refused(queue: ReplayQueue) -> None:
+async def test_a_group_that_comes_twice_is_taken_once_and_one_that_nobody_asked_for_is_refused(queue: ReplayQueue) -> None:
     await fill(queue, 0)
-    for ordinal in (0, 7):
-        with pytest.raises(LedgerError):
-            await put(queue, ordinal)
+    assert await put(queue, 0)
+    with pytest.raises(LedgerError):
+        await put(queue, 7)
     assert queue.metrics()["queue/depth"] == 1
 
 
@@ -351,6 +355,8 @@ async def test_a_dropped_prompt_is_gone_with_its_reason(queue: ReplayQueue, hist
         "generation/running": 0,
         "ledger/trained": 0,
         "ledger/dropped": 2,
+        "weights/failures": 0,
+        "generation/engines_lost": 0,
         "learner/attempts": 0,
     }
     assert json.loads(history.read_text().splitlines()[-1])["reason"] == "stale"
@@ -364,8 +370,8 @@ async def test_lost_work_is_admitted_again_and_comes_back_once(queue: ReplayQueu
     assert (queue.metrics()["queue/depth"], queue.metrics()["generation/running"]) == (1, 0)
 
 
-async def test_a_full_queue_makes_whoever_fills_it_wait(make: Callable[..., ReplayQueue]) -> None:
-    queue = make(capacity=2)
+async def test_a_full_queue_makes_whoever_fills_it_wait(make: Make) -> None:
+    queue = await make(capacity=2)
     attempt, _ = await queue.begin()
     await queue.admit([0, 1, 2])
     await put(queue, 0)
@@ -394,6 +400,7 @@ async def test_the_history_tells_every_life_in_order(queue: ReplayQueue, history
         ("dropped", [2]),
         ("claimed", [0, 1]),
         ("trained", [0, 1]),
+        ("published", None),
         ("committed", 1),
         ("closed", None),
     ]
@@ -414,10 +421,8 @@ ALIKE: dict[str, Any] = {"scores": (1.0, 1.0), "outcomes": (Outcome.RIGHT, Outco
         {**ALIKE, "kl": (0.1, 0.7)},
     ],
 )
-async def test_a_group_with_nothing_to_compare_is_filtered_on_arrival(
-    make: Callable[..., ReplayQueue], history: Path, changes: dict[str, Any]
-) -> None:
-    queue = make(dynamic_sampling=True)
+async def test_a_group_with_nothing_to_compare_is_filtered_on_arrival(make: Make, history: Path, changes: dict[str, Any]) -> None:
+    queue = await make(dynamic_sampling=True)
     await queue.admit([0, 1])
     assert await put(queue, 1)
     assert not await put(queue, 0, **changes)
@@ -433,8 +438,8 @@ async def test_without_dynamic_sampling_every_group_is_kept(queue: ReplayQueue) 
     assert queue.account()["ready"] == 1
 
 
-async def test_a_step_is_filled_with_what_was_kept_and_says_what_was_not(make: Callable[..., ReplayQueue]) -> None:
-    queue = make(dynamic_sampling=True)
+async def test_a_step_is_filled_with_what_was_kept_and_says_what_was_not(make: Make) -> None:
+    queue = await make(dynamic_sampling=True)
     attempt, _ = await queue.begin()
     await queue.admit([0, 1, 2, 3])
     claim = await waiting(queue.claim(0, 1, 0, 1, attempt))
@@ -444,18 +449,18 @@ async def test_a_step_is_filled_with_what_was_kept_and_says_what_was_not(make: C
     work = await claim
     assert isinstance(work, Work) and work.ordinals == (1, 3)
     assert work.metrics["reward/filtered_groups"] == 2
-    await queue.ack(StepResult(1, {}), attempt)
+    await queue.ack(StepResult(1, {}), "digest", attempt)
     await fill(queue, 4, 5, version=1)
     later = await queue.claim(1, 2, 0, 1, attempt)
     assert isinstance(later, Work) and later.metrics["reward/filtered_groups"] == 0
 
 
-async def test_a_dropped_old_group_holds_the_young_up_no_longer(make: Callable[..., ReplayQueue]) -> None:
-    queue = make(dynamic_sampling=True, max_staleness=0)
+async def test_a_dropped_old_group_holds_the_young_up_no_longer(make: Make) -> None:
+    queue = await make(dynamic_sampling=True, max_staleness=0)
     attempt, _ = await queue.begin()
     await queue.admit([0, 1])
     await put(queue, 0)
-    await queue.confirm(0, 1, attempt)  # from here on admitted prompts are younger
+    await queue.confirm(0, 1, "digest", attempt)  # from here on admitted prompts are younger
     await queue.admit([2])
     claim = await waiting(queue.claim(0, 2, 0, 1, attempt))
     await put(queue, 2, version=1)
@@ -466,16 +471,16 @@ async def test_a_dropped_old_group_holds_the_young_up_no_longer(make: Callable[.
     assert isinstance(work, Work) and work.ordinals == (0, 2)
 
 
-async def test_a_filtered_group_needs_no_room(make: Callable[..., ReplayQueue]) -> None:
-    queue = make(dynamic_sampling=True, capacity=1)
+async def test_a_filtered_group_needs_no_room(make: Make) -> None:
+    queue = await make(dynamic_sampling=True, capacity=1)
     await queue.admit([0, 1])
     await put(queue, 0)
     assert not await put(queue, 1, **ALIKE)
 
 
-async def test_a_restart_asks_again_for_what_was_filtered_after_its_checkpoint(make: Callable[..., ReplayQueue], tmp_path: Path) -> None:
+async def test_a_restart_asks_again_for_what_was_filtered_after_its_checkpoint(make: Make, tmp_path: Path) -> None:
     """The run then goes on as if it had not been broken: the same prompts under the same version, so the same ones filtered."""
-    queue = make(dynamic_sampling=True)
+    queue = await make(dynamic_sampling=True)
     attempt, _ = await queue.begin()
     await queue.admit([0, 1, 2])
     await put(queue, 0, **ALIKE)
@@ -485,10 +490,10 @@ async def test_a_restart_asks_again_for_what_was_filtered_after_its_checkpoint(m
     await queue.admit([3, 4])
     await put(queue, 3, 1, **ALIKE)
     await queue.admit([5])
-    snapshot = json.loads(json.dumps(await queue.snapshot(attempt)))
+    snapshot = json.loads(json.dumps((await queue.snapshot(attempt)).ledger))
 
-    resumed = make(snapshot, 1, history=tmp_path / "later.jsonl", dynamic_sampling=True)
-    assert resumed.resume_point() == ([3, 4, 5], 6)
+    resumed = await make(snapshot, 1, session="second", history=tmp_path / "later.jsonl", dynamic_sampling=True)
+    assert await resumed.resume_point() == ([3, 4, 5], 6)
     assert (resumed.account()["dropped"], resumed.account()["trained"]) == (1, 2)
 
 
@@ -497,7 +502,7 @@ async def test_a_restart_asks_again_for_what_was_filtered_after_its_checkpoint(m
 
 async def test_closing_wakes_everyone_who_waits(queue: ReplayQueue) -> None:
     attempt, _ = await queue.begin()
-    await queue.set_engines(["engine"])
+    await queue.set_engines(["engine"], 1)
     await queue.claim(0, 1, 0, 1, attempt)
     waiters = [await waiting(wait) for wait in (queue.claim(1, 1, 0, 1, attempt), queue.synced(), queue.next_published(0))]
     await queue.close()
@@ -539,8 +544,8 @@ async def test_a_closed_queue_refuses_by_name_whatever_comes(queue: ReplayQueue)
         queue.drop(2, "late"),
         queue.begin(),
         queue.claim(0, 1, 0, 1, attempt),
-        queue.ack(StepResult(1, {}), attempt),
-        queue.confirm(0, 0, attempt),
+        queue.ack(StepResult(1, {}), "digest", attempt),
+        queue.confirm(0, 0, "digest", attempt),
         queue.commit(1, attempt),
         queue.synced(),
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 from actors.errors import GmpoError
 from actors.learner.advantages import build
@@ -26,7 +27,8 @@ from actors.types import GroupMeta, Outcome, Prompt, Resync, StepResult, Stop, W
 from services.telemetry.console import Console
 from services.telemetry.metrics import declared
 from services.training.conductor import Conductor
-from services.training.pools import Pool
+from services.training.keeper import Keeper
+from services.training.pool import Pool
 from tests.unit.recipes import tiny_recipe
 
 R, W = Outcome.RIGHT, Outcome.WRONG
@@ -49,7 +51,7 @@ class Method:
     def __init__(self, function: Callable[..., Any], returns: int = 1) -> None:
         self._function, self._returns = function, returns
 
-    def options(self, *, num_returns: int) -> Method:
+    def options(self, *, num_returns: int = 1, **_: Any) -> Method:
         return Method(self._function, num_returns)
 
     def remote(self, *arguments: Any) -> Any:
@@ -164,11 +166,11 @@ async def learn(queue: ReplayQueue, world: World, trained: list[tuple[int, ...]]
     while not isinstance(assignment := await queue.claim(turn, step + 1, 0, 1, attempt), Stop):
         turn += 1
         if isinstance(assignment, Resync):
-            await queue.confirm(assignment.epoch, step, attempt)
+            await queue.confirm(assignment.epoch, step, "digest", attempt)
         if isinstance(assignment, Work):
             step = world.version = assignment.step
             trained.append(assignment.ordinals)
-            await queue.ack(StepResult(step, {}), attempt)
+            await queue.ack(StepResult(step, {}), "digest", attempt)
 
 
 async def drive(
@@ -177,6 +179,8 @@ async def drive(
     """The run of a recipe from `step` to its end; what the conductor raises."""
     recipe = tiny_recipe(*SMALL, *overrides)
     spec = QueueSpec(
+        session=name,
+        stale_after_s=60,
         prompts_per_step=recipe.run.prompts_per_step,
         updates_per_step=recipe.learner.updates_per_step,
         max_staleness=recipe.replay.max_staleness,
@@ -190,15 +194,32 @@ async def drive(
     )
     queue, log, trained = ReplayQueue(spec, snapshot, step), Log(), list[tuple[int, ...]]()
     world.hooks = {ordinal: (lambda hook=hook: hook(queue)) for ordinal, hook in world.hooks.items()}
-    pool, nobody = Pool([Handle(world)]), Pool([])
-    pools: Any = SimpleNamespace(generation=pool, reward=pool, reference=pool if recipe.reference.enabled else nobody)
-    conductor = Conductor(recipe, PromptStream(Order()), pools, Handle(queue), SimpleNamespace(), Console(), log, step=step)  # type: ignore[arg-type]
-    await queue.set_engines([world])
+    pool, nobody = _pool(Handle(world)), _pool()
+    pools: Any = SimpleNamespace(
+        generation=pool, reward=pool, reference=pool if recipe.reference.enabled else nobody, watch=lambda: asyncio.sleep(3600)
+    )
+    keeper, run = Keeper(), SimpleNamespace()
+    conductor = Conductor(recipe, PromptStream(Order()), pools, Handle(queue), keeper, run, Console(), log, step=step)  # type: ignore[arg-type]
+    await queue.begin_with(keeper.belongings())
     sides = [asyncio.ensure_future(side) for side in (conductor.run(), learn(queue, world, trained))]
     await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
     await queue.close()
     await asyncio.gather(*sides)
     return Run(log.steps, queue.account(), trained, spec.history, conductor)
+
+
+@pytest.fixture(autouse=True)
+def _cancels_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """References are futures here."""
+    monkeypatch.setattr(ray, "cancel", lambda call: call.cancel())
+
+
+def _pool(*handles: Any) -> Pool:
+    """A pool that is up."""
+    pool = Pool(handles, wake=lambda member: asyncio.sleep(0))
+    for member in pool.members:
+        member.up = True
+    return pool
 
 
 def every_third(ordinal: int) -> bool:
@@ -268,7 +289,7 @@ async def test_a_synchronous_run_that_was_broken_within_a_step_goes_on_as_if_it_
 
     async def save(queue: ReplayQueue) -> None:
         assert queue.account()["dropped"] == 4
-        snapshots.append(json.loads(json.dumps(await queue.snapshot(1))))
+        snapshots.append(json.loads(json.dumps((await queue.snapshot(1)).ledger)))
 
     whole = await drive(tmp_path, World(ALIKE.__contains__, hooks={11: save}), SYNCHRONOUS, FILTERING)
     rest = await drive(tmp_path, World(ALIKE.__contains__), SYNCHRONOUS, FILTERING, step=1, snapshot=snapshots[0], name="later.jsonl")

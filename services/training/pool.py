@@ -1,0 +1,191 @@
+"""A pool: actors of one kind, work to whoever has the least, and a stand-in process for each that dies or hangs.
+
+Ray starts the process of a dead actor again under the same handle; `Pool` notices, ends a process that does not answer, and sends no
+work before the new one is ready:
+
+    up ──(it died | no answer in time)──► down ──► its process is seen gone ──► `wake` ──► up
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+KILL_S = 30.0
+"""Seconds after which a killed process must be gone."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One actor of a pool."""
+
+    index: int
+    handle: Any
+    up: bool = False
+    load: int = 0
+    ended: bool = False  # its last process was ended by us, so its death is nobody's fault
+    process: tuple[int, str] | None = None  # process id, Ray node
+    suspicion: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Wake = Callable[[Member], Awaitable[Any]]
+"""Makes the fresh process of a member ready for work."""
+Told = Callable[[Member, str], Awaitable[None]]
+"""Hears of a member and why."""
+
+
+Health = Callable[[Any], Awaitable[Any]]
+"""Asks an actor how it is."""
+
+
+async def _nobody(member: Member, why: str) -> None:
+    """Tells nobody."""
+
+
+async def _well(handle: Any) -> None:
+    """Who answers is well."""
+
+
+class Pool:
+    """Routes work, and keeps its members alive once `watch` runs."""
+
+    def __init__(self, handles: Sequence[Any], *, wake: Wake, health: Health = _well) -> None:
+        """`health` raises where an actor that answers is not well; `wake` brings up a fresh process."""
+        self.members = tuple(Member(index, handle) for index, handle in enumerate(handles))
+        self._health, self._wake = health, wake
+        self._changed = asyncio.Condition()
+        self.lost: Told = _nobody
+        self.back: Told = _nobody
+
+    @property
+    def living(self) -> list[Member]:
+        """Members that take work."""
+        return [member for member in self.members if member.up]
+
+    async def start(self) -> list[Any]:
+        """Wake every member; their answers."""
+        return list(await asyncio.gather(*(self._bring_up(member) for member in self.members)))
+
+    @asynccontextmanager
+    async def least_loaded(self, wanted: Member | None = None) -> AsyncIterator[Member]:
+        """The living member with the least work (or `wanted`, if it lives), counted as busy inside the block; waits until one lives."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.living)
+            member = wanted if wanted and wanted.up else min(self.living, key=lambda member: (member.load, member.index))
+            member.load += 1
+        try:
+            yield member
+        finally:
+            member.load -= 1
+
+    async def watch(self, *, every_s: float, deadline_s: float) -> None:
+        """Look after all members until cancelled: one health call every so often, or at once where someone had a suspicion."""
+        async with asyncio.TaskGroup() as tasks:
+            for member in self.members:
+                tasks.create_task(self._look_after(member, every_s, deadline_s))
+
+    async def end(self, member: Member) -> None:
+        """End a member's process; `watch` sees to the next."""
+        member.ended = True
+        await _end_process(member)
+        member.suspicion.set()
+
+    async def _look_after(self, member: Member, every_s: float, deadline_s: float) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(every_s):
+                    await member.suspicion.wait()
+            except TimeoutError:
+                pass
+            member.suspicion.clear()
+            if (why := await self._ailment(member, deadline_s)) is not None:
+                async with self._changed:
+                    member.up = False
+                await self.lost(member, why)
+                await self._bring_up(member)
+
+    async def _ailment(self, member: Member, deadline_s: float) -> str | None:
+        """What is wrong with a member; it is then dead for certain."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                if await _process_of(member.handle) != member.process:
+                    return "its process died"
+                await self._health(member.handle)
+            return None
+        except TimeoutError:
+            why = f"no answer in {deadline_s:g} s"
+            member.ended = True
+        except RayTaskError as error:
+            why = str(error.cause or error)
+        except RayActorError:
+            return "its process died"
+        await _end_process(member)
+        return why
+
+    async def _bring_up(self, member: Member) -> Any:
+        """Wake a member's process, and the next one if that dies before it takes work. ActorDiedError if none can be built."""
+        while True:
+            try:
+                member.process = await _process_of(member.handle)
+                answer = await self._wake(member)
+            except ActorUnavailableError:
+                continue
+            if await self._undoubted(member, self.back(member, "ready again")):
+                break
+        async with self._changed:
+            member.up, member.ended = True, False
+            self._changed.notify_all()
+        return answer
+
+    async def _undoubted(self, member: Member, work: Awaitable[None]) -> bool:
+        """Whether some work on a member came to its end before anyone suspected the member."""
+        working, doubting = asyncio.ensure_future(work), asyncio.create_task(member.suspicion.wait())
+        try:
+            await asyncio.wait({working, doubting}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            member.suspicion.clear()
+            return working.done()
+        finally:
+            working.cancel()
+            doubting.cancel()
+
+
+async def _process_of(handle: Any) -> tuple[int, str]:
+    """(process id, Ray node) of the process behind a handle; waits until there is one."""
+    found: tuple[int, str] = await handle.__ray_call__.remote(lambda _: (os.getpid(), ray.get_runtime_context().get_node_id()))
+    return found
+
+
+async def _end_process(member: Member) -> None:
+    """Kill a member's process, which may be stopped or deaf, and see it gone."""
+    if member.process is None:
+        return
+    pid, node = member.process
+    if node == ray.get_runtime_context().get_node_id():
+        await asyncio.to_thread(kill, pid)
+        return
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    try:
+        await ray.remote(kill).options(num_cpus=0, scheduling_strategy=there).remote(pid)
+    except ray.exceptions.RayError:
+        return  # the whole node is gone
+
+
+def kill(pid: int) -> None:
+    """End a process of this machine at once; returns when it is gone."""
+    try:
+        process = psutil.Process(pid)
+        process.kill()
+        process.wait(KILL_S)
+    except psutil.NoSuchProcess:
+        return

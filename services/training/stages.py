@@ -1,0 +1,75 @@
+"""One stage of a prompt's way, tried again where a process dies under it.
+
+A prompt under which several processes died is taken for the cause and given up as poisoned. So that it takes few others along, prompts
+under which one has died already go one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.errors import EngineError, PoisonedPrompt
+from actors.types import Prompt
+from services.training.pool import Member, Pool
+
+Call = Callable[[Any], tuple[Any, Any]]
+"""Starts the stage on an actor: (reference to metadata, reference to payload)."""
+
+
+class Stages:
+    """Runs stages; `most_deaths` processes may die under one prompt."""
+
+    def __init__(self, most_deaths: int) -> None:
+        self._most_deaths = most_deaths
+        self._deaths: Counter[str] = Counter()
+        self._alone = asyncio.Lock()
+
+    async def run(self, prompt: Prompt, pool: Pool, call: Call, *, on: Member | None = None) -> tuple[Any, Any]:
+        """(metadata, reference to the payload) of one stage, first tried on member `on` if it is given.
+
+        Raises PoisonedPrompt; ObjectLostError where the input of the stage is gone; whatever else the stage itself raises.
+        """
+        while True:
+            async with self._turn(prompt), pool.least_loaded(on) as member:
+                meta, payload = call(member.handle)
+                try:
+                    found = await meta
+                except asyncio.CancelledError:
+                    ray.cancel(meta)
+                    raise
+                except (RayActorError, RayTaskError) as error:
+                    self._died(prompt, member, error)
+                else:
+                    self._deaths.pop(_name(prompt), None)
+                    return found, payload
+
+    @asynccontextmanager
+    async def _turn(self, prompt: Prompt) -> AsyncIterator[None]:
+        if not self._deaths[_name(prompt)]:
+            yield
+            return
+        async with self._alone:
+            yield
+
+    def _died(self, prompt: Prompt, member: Member, error: RayActorError | RayTaskError) -> None:
+        """A process may have died under this prompt: have it looked at, and count it if that was not our own doing."""
+        if isinstance(error, RayTaskError) and not isinstance(error.cause, EngineError):
+            raise error
+        member.suspicion.set()
+        if member.ended:
+            return
+        self._deaths[_name(prompt)] += 1
+        if self._deaths[_name(prompt)] >= self._most_deaths:
+            del self._deaths[_name(prompt)]
+            raise PoisonedPrompt(f"{self._most_deaths} processes died under prompt {prompt.ordinal} ({prompt.row})")
+
+
+def _name(prompt: Prompt) -> str:
+    return f"{prompt.row}/{prompt.ordinal}"
