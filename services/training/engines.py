@@ -70,7 +70,8 @@ class Engines:
             await self._announce(self._serving)
 
     async def _back(self, member: Member, why: str) -> None:
-        self._serving.append(member)
+        if member not in self._serving:
+            self._serving.append(member)
         await self._announce(self._serving)
         await self._queue.synced.remote(self.epoch)
         await self._queue.note.remote("engine_back", f"engine {member.index}: {why}", engine=member.index)

@@ -58,10 +58,10 @@ async def _well(handle: Any) -> None:
 class Pool:
     """Routes work, and keeps its members alive once `watch` runs."""
 
-    def __init__(self, handles: Sequence[Any], *, wake: Wake, health: Health = _well) -> None:
-        """`health` raises where an actor that answers is not well; `wake` brings up a fresh process."""
+    def __init__(self, handles: Sequence[Any], *, wake: Wake, health: Health = _well, answer_s: float = 60.0) -> None:
+        """`health` raises where an actor that answers is not well; `wake` brings up a fresh process; to answer it has `answer_s`."""
         self.members = tuple(Member(index, handle) for index, handle in enumerate(handles))
-        self._health, self._wake = health, wake
+        self._health, self._wake, self._answer_s = health, wake, answer_s
         self._changed = asyncio.Condition()
         self.lost: Told = _nobody
         self.back: Told = _nobody
@@ -87,42 +87,48 @@ class Pool:
         finally:
             member.load -= 1
 
-    async def watch(self, *, every_s: float, deadline_s: float) -> None:
+    async def watch(self, *, every_s: float) -> None:
         """Look after all members until cancelled: one health call every so often, or at once where someone had a suspicion."""
         async with asyncio.TaskGroup() as tasks:
             for member in self.members:
-                tasks.create_task(self._look_after(member, every_s, deadline_s))
+                tasks.create_task(self._look_after(member, every_s))
+
+    def suspect(self, member: Member) -> None:
+        """Something went wrong with a member: it is looked at, and gets no work before it is found well."""
+        member.up = False
+        member.suspicion.set()
 
     async def end(self, member: Member) -> None:
         """End a member's process; `watch` sees to the next."""
         member.ended = True
         await _end_process(member)
-        member.suspicion.set()
+        self.suspect(member)
 
-    async def _look_after(self, member: Member, every_s: float, deadline_s: float) -> None:
+    async def _look_after(self, member: Member, every_s: float) -> None:
         while True:
             try:
                 async with asyncio.timeout(every_s):
                     await member.suspicion.wait()
             except TimeoutError:
                 pass
-            member.suspicion.clear()
-            if (why := await self._ailment(member, deadline_s)) is not None:
-                async with self._changed:
-                    member.up = False
+            if (why := await self._ailment(member)) is not None:
+                member.up = False
                 await self.lost(member, why)
                 await self._bring_up(member)
+            elif not member.up:
+                await self._admit(member)
 
-    async def _ailment(self, member: Member, deadline_s: float) -> str | None:
-        """What is wrong with a member; it is then dead for certain."""
+    async def _ailment(self, member: Member) -> str | None:
+        """What is wrong with a member; its process is then gone for certain."""
+        member.suspicion.clear()
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout(self._answer_s):
                 if await _process_of(member.handle) != member.process:
                     return "its process died"
                 await self._health(member.handle)
             return None
         except TimeoutError:
-            why = f"no answer in {deadline_s:g} s"
+            why = f"no answer in {self._answer_s:g} s"
             member.ended = True
         except RayTaskError as error:
             why = str(error.cause or error)
@@ -139,25 +145,31 @@ class Pool:
                 answer = await self._wake(member)
             except ActorUnavailableError:
                 continue
-            if await self._undoubted(member, self.back(member, "ready again")):
+            if await self._survives(member, self.back(member, "ready again")):
                 break
-        async with self._changed:
-            member.up, member.ended = True, False
-            self._changed.notify_all()
+        member.ended = False
+        await self._admit(member)
         return answer
 
-    async def _undoubted(self, member: Member, work: Awaitable[None]) -> bool:
-        """Whether some work on a member came to its end before anyone suspected the member."""
-        working, doubting = asyncio.ensure_future(work), asyncio.create_task(member.suspicion.wait())
+    async def _admit(self, member: Member) -> None:
+        async with self._changed:
+            member.up = True
+            self._changed.notify_all()
+
+    async def _survives(self, member: Member, work: Awaitable[None]) -> bool:
+        """Whether a member is still well when some work with it has come to its end; a suspicion is looked into at once."""
+        working = asyncio.ensure_future(work)
         try:
-            await asyncio.wait({working, doubting}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-            member.suspicion.clear()
-            return working.done()
+            while not working.done():
+                doubting = asyncio.create_task(member.suspicion.wait())
+                await asyncio.wait({working, doubting}, return_when=asyncio.FIRST_COMPLETED)
+                doubting.cancel()
+                if member.suspicion.is_set() and await self._ailment(member) is not None:
+                    return False
+            working.result()
+            return True
         finally:
             working.cancel()
-            doubting.cancel()
 
 
 async def _process_of(handle: Any) -> tuple[int, str]:

@@ -37,11 +37,13 @@ class Pools:
         specs = [engine_spec(recipe, model, index, gpu=gpu, transport=transport) for index in range(recipe.generation.engines)]
         self._health = recipe.health
         engines = [self._engine(recipe, spec) for spec in specs]
-        self.generation = Pool(engines, wake=_started(recipe.generation.start_timeout_s), health=lambda engine: engine.health.remote())
+        answer_s = recipe.health.answer_s
+        wake = _started(recipe.generation.start_timeout_s)
+        self.generation = Pool(engines, wake=wake, health=lambda engine: engine.health.remote(), answer_s=answer_s)
         reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, max_concurrency=MAX_CONCURRENCY, max_restarts=-1)
         verifiers = [reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)]
-        self.reward = Pool(verifiers, wake=_ready)
-        self.reference = Pool(_reference_actors(recipe, model, gpu=gpu), wake=_ready)
+        self.reward = Pool(verifiers, wake=_ready, answer_s=answer_s)
+        self.reference = Pool(_reference_actors(recipe, model, gpu=gpu), wake=_ready, answer_s=answer_s)
 
     def _engine(self, recipe: Recipe, spec: EngineSpec) -> Any:
         group = cluster.engine_group(recipe, gpu=spec.gpu)
@@ -71,10 +73,9 @@ class Pools:
 
     async def watch(self) -> None:
         """Replace what dies or hangs, until cancelled."""
-        health = self._health
         async with asyncio.TaskGroup() as tasks:
             for pool in self._all:
-                tasks.create_task(pool.watch(every_s=health.every_s, deadline_s=health.answer_s))
+                tasks.create_task(pool.watch(every_s=self._health.every_s))
 
     @property
     def _all(self) -> tuple[Pool, ...]:

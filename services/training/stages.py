@@ -45,7 +45,7 @@ class Stages:
                     ray.cancel(meta)
                     raise
                 except (RayActorError, RayTaskError) as error:
-                    self._died(prompt, member, error)
+                    self._died(prompt, pool, member, error)
                 else:
                     self._deaths.pop(_name(prompt), None)
                     return found, payload
@@ -58,11 +58,11 @@ class Stages:
         async with self._alone:
             yield
 
-    def _died(self, prompt: Prompt, member: Member, error: RayActorError | RayTaskError) -> None:
+    def _died(self, prompt: Prompt, pool: Pool, member: Member, error: RayActorError | RayTaskError) -> None:
         """A process may have died under this prompt: have it looked at, and count it if that was not our own doing."""
         if isinstance(error, RayTaskError) and not isinstance(error.cause, EngineError):
             raise error
-        member.suspicion.set()
+        pool.suspect(member)
         if member.ended:
             return
         self._deaths[_name(prompt)] += 1

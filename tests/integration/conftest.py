@@ -48,15 +48,24 @@ class Gmpo:
 
     def stop_at(self, step: int, name: str, *overrides: str) -> Path:
         """Run a recipe, press Ctrl-C once `step` is logged, wait for the end; returns the run directory."""
+        return self.disturb(step, name, lambda driver: driver.send_signal(signal.SIGINT), *overrides)
+
+    def disturb(self, step: int, name: str, disturbance: Callable[[subprocess.Popen[str]], None], *overrides: str, status: int = 0) -> Path:
+        """Run a recipe, do something to it once `step` is logged, wait for the end; returns the run directory."""
         process = self.start("train", str(TINY), f"run.name={name}", *overrides)
         log = self.root / name / "metrics.jsonl"
         deadline = time.monotonic() + RUN_TIMEOUT_S
         while not (log.exists() and len(log.read_text().splitlines()) >= step):
             assert process.poll() is None and time.monotonic() < deadline, self.output.read_text()
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(RUN_TIMEOUT_S) == 0, self.output.read_text()
+        disturbance(process)
+        assert process.wait(RUN_TIMEOUT_S) == status, self.output.read_text()
         return self.root / name
+
+    def actors(self, kind: str) -> list[psutil.Process]:
+        """The processes of the runs' Ray actors of a class, oldest first."""
+        ours = [process for process in psutil.process_iter() if self._is_ours(process) and _is_actor(process, kind)]
+        return sorted(ours, key=lambda process: process.create_time())
 
     @property
     def output(self) -> Path:
@@ -79,6 +88,15 @@ class Gmpo:
             return process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
+
+
+def _is_actor(process: psutil.Process, kind: str) -> bool:
+    """Ray names a process after its actor's class and, while it works, the method."""
+    try:
+        title = process.cmdline()[0].strip()
+    except (psutil.NoSuchProcess, IndexError):
+        return False
+    return title == f"ray::{kind}" or title.startswith(f"ray::{kind}.")
 
 
 @pytest.fixture
