@@ -66,6 +66,25 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @verb
+def replay(
+    run: RunPath,
+    objectives: Annotated[
+        list[str] | None, typer.Argument(help="Types, or mappings such as '{type: gmpo, clip: none}'; none: the run's own.")
+    ] = None,
+) -> None:
+    """Train again on what a run recorded, without engines: with its own objective to the same weights, or with others on the same data."""
+    from services.training.replay import replay as again
+    from services.training.replay import wanted
+
+    out = screen()
+    for objective in wanted(objectives or []):
+        found = again(run, objective, lambda text: out.print(text, markup=False, highlight=False))
+        out.print(found.verdict, markup=False, highlight=False, soft_wrap=True)
+        if found.differs_at is not None:
+            raise typer.Exit(1)
+
+
+@verb
 def stop(run: RunPath) -> None:
     """Ask a run to checkpoint and end."""
     from services.training.rundir import request_stop

@@ -21,15 +21,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 
 from actors.errors import ConfigError, GmpoError
 from actors.replay.ledger import State
-from actors.types import GroupMeta, Outcome, StepResult, Work
+from services.bench.payloads import Consumer, Producers
 from services.bench.results import Aim, Report, Row, Spread, device_name, ratios
-from services.bench.surroundings import control_recipe, own_cluster, received_bytes, touched_store_bytes
+from services.bench.surroundings import control_recipe, own_cluster, place, received_bytes, touched_store_bytes
 from services.training.admission import Admission
 from services.training.keeper import Keeper
 from services.training.pools import replay_queue
@@ -44,8 +42,6 @@ BARE = {"calls": ("payload", "take"), "puts": ("put", "take_puts")}
 """Ways without a queue: methods of producer and consumer."""
 WAYS = ("gmpo", *BARE)
 STAGES = (State.GENERATED, State.VERIFIED)
-
-Payload = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,52 +70,6 @@ class Settings:
         return self.steps * self.batch
 
 
-class Producers:
-    """Some of the producers: makes payloads that carry their ordinal."""
-
-    def __init__(self, kib: int) -> None:
-        self._payload = np.zeros(kib * 1024, dtype=np.uint8)
-
-    def payload(self, ordinal: int) -> Payload:
-        """One group's bytes."""
-        self._payload[:8] = np.frombuffer(np.int64(ordinal).tobytes(), dtype=np.uint8)
-        return self._payload
-
-    def put(self, ordinal: int) -> Any:
-        """The same, put into the object store by this process."""
-        return ray.put(self.payload(ordinal))
-
-    def group(self, ordinal: int, version: int) -> tuple[GroupMeta, Payload]:
-        """The same with its metadata, as an engine answers."""
-        meta = GroupMeta(ordinal, (version, version), (1, 1), (1.0, 0.0), (Outcome.RIGHT, Outcome.WRONG))
-        return meta, self.payload(ordinal)
-
-
-class Consumer:
-    """One learner rank that only fetches. Every way of taking returns the sum of the ordinals that came."""
-
-    def take(self, refs: Sequence[Any]) -> int:
-        """A batch of payloads."""
-        return sum(int(payload[:8].view(np.int64)[0]) for payload in ray.get(list(refs)))
-
-    def take_puts(self, refs: Sequence[Any]) -> int:
-        """A batch of references to references."""
-        return self.take(ray.get(list(refs)))
-
-    def learn(self, queue: Any, steps: int) -> int:
-        """Claims, fetches, acks and commits every step, as rank 0 of 1."""
-        total = 0
-        attempt, step = ray.get(queue.begin.remote())
-        for turn in range(steps):
-            work = ray.get(queue.claim.remote(turn, step + 1, 0, 1, attempt))
-            assert isinstance(work, Work)
-            total += self.take(work.refs)
-            step = work.step
-            ray.get(queue.ack.remote(StepResult(step, {}), "", attempt))
-            ray.get(queue.commit.remote(step, attempt))
-        return total
-
-
 @dataclass(frozen=True, slots=True)
 class Moved:
     """One way, once."""
@@ -135,10 +85,10 @@ class Stand:
     """Producers and consumer of one payload size, and the ways to move groups from one to the other."""
 
     def __init__(self, settings: Settings, kib: int) -> None:
-        actors: list[Any] = [ray.remote(Producers).options(num_cpus=0).remote(kib) for _ in range(min(ACTORS, settings.producers))]
+        actors = [place(Producers, kib) for _ in range(min(ACTORS, settings.producers))]
         self._producers = list(itertools.islice(itertools.cycle(actors), settings.producers))
-        self._consumer: Any = ray.remote(Consumer).options(num_cpus=0).remote()
-        ray.get([actor.payload.remote(0) for actor in actors] + [self._consumer.take.remote([])])  # their processes are up
+        self._consumer = place(Consumer)
+        ray.get([*(actor.payload.remote(0) for actor in actors), self._consumer.take.remote([])])  # their processes are up
 
     def move(self, way: str, settings: Settings) -> Moved:
         """All groups, once. GmpoError if some were lost or came twice."""

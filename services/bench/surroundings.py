@@ -36,6 +36,12 @@ def own_cluster(*, object_store_mib: int = 512, environment: Mapping[str, str] |
         os.environ.update(before)
 
 
+def place(kind: type[Any], *arguments: Any, concurrency: int | None = None) -> Any:
+    """An actor of this class on that cluster; its handle."""
+    options: dict[str, Any] = {"num_cpus": 0} | ({"max_concurrency": concurrency} if concurrency else {})
+    return ray.remote(kind).options(**options).remote(*arguments)
+
+
 def control_recipe(root: Path, *, steps: int, prompts_per_step: int, max_staleness: int, **generation: Any) -> Recipe:
     """A run whose queue and conductor are real, and whose engines, verifiers and learner may be anything."""
     return parse_recipe(

@@ -22,7 +22,7 @@ from actors.reward.pool import Verifier
 from services import cluster
 from services.config import Recipe
 from services.training.pool import Member, Pool, Wake
-from services.training.rundir import RunDirectory
+from services.training.rundir import LEDGER, RunDirectory
 
 CLOSE_TIMEOUT_S = 20.0
 MAX_CONCURRENCY = 100_000
@@ -147,7 +147,7 @@ def replay_queue(recipe: Recipe, run: RunDirectory, ledger: Sequence[Sequence[An
         skip_zero_advantage=recipe.learner.skip_zero_advantage,
         dynamic_sampling=recipe.replay.dynamic_sampling,
         advantages=advantages.build(recipe.learner.advantage, recipe.learner.kl),
-        history=run.path / "ledger.jsonl",
+        history=run.path / LEDGER,
     )
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lives = {"max_restarts": -1, "max_task_retries": -1}

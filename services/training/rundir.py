@@ -32,7 +32,7 @@ from services.telemetry.atomic import write_atomically
 MAY_DIFFER = {"run.root", "learner.ranks"}
 """Settings with which a run may go on though they have changed: where it lies, and how many ranks share the work."""
 
-CHECKPOINTS, CONFIG, EVALUATIONS, METRICS = "checkpoints", "config.yaml", "evaluation.jsonl", "metrics.jsonl"
+CHECKPOINTS, CONFIG, EVALUATIONS, LEDGER, METRICS = "checkpoints", "config.yaml", "evaluation.jsonl", "ledger.jsonl", "metrics.jsonl"
 LOCK, STOP = "driver.lock", "stop"
 
 
