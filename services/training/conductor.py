@@ -22,7 +22,7 @@ from typing import Any
 
 import ray
 
-from actors.errors import NothingToLearn, PoisonedPrompt, TrainingDiverged
+from actors.errors import GmpoError, NothingToLearn, PoisonedPrompt
 from actors.prompts.stream import PromptStream
 from actors.records import record_path, write_groups
 from actors.reference.scorer import Scored
@@ -105,7 +105,7 @@ class Conductor:
         except* _Finished:
             pass
         except* Exception as failures:
-            raise (self._failure or failures.exceptions[0]) from None  # once there is nothing to learn, the queue closes under the rest
+            raise (self._failure or _cause(failures.exceptions[0])) from None  # once there is nothing to learn, all else fails too
         await asyncio.gather(*self._recording)
         if self._failure:
             raise self._failure
@@ -252,10 +252,7 @@ class Conductor:
             await self._admission.free(len(published.frozen.metas))
 
     async def _next_published(self) -> Published | None:
-        try:
-            published: Published | None = await self._queue.next_published.remote(self._step)
-        except TrainingDiverged as error:  # as Ray wraps it, with the queue's stack in its text
-            raise getattr(error, "cause", error) from None
+        published: Published | None = await self._queue.next_published.remote(self._step)
         return published
 
     def _warn(self, metrics: Mapping[str, float]) -> None:
@@ -314,6 +311,12 @@ class Conductor:
         if _recorded(published.step, self._recipe.run.record_share):
             path = record_path(self._run.rollouts, published.step)
             self._recording.add(asyncio.create_task(_finish(self._record.remote(path, frozen, *refs))))
+
+
+def _cause(error: Exception) -> Exception:
+    """What was raised inside an actor, without Ray's stack in its text."""
+    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+    return cause if isinstance(cause, GmpoError) else error
 
 
 def _with(group: Any, method: Callable[[Any], Any]) -> Call:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +22,9 @@ from actors.modeling.config import TinyPolicy
 from actors.modeling.loading import check_head_size, check_model, load_tokenizer
 from actors.prompts import sources
 from actors.prompts.stream import PromptStream, open_stream
-from actors.reward.config import FunctionPart, RewardConfig
+from actors.reward.config import FunctionPart, RewardConfig, VerifierPart
 from actors.reward.pool import Verifier
-from actors.reward.verifiers import known
+from actors.reward.verifiers import CODE, known
 from actors.weights.version import committed_steps, version_path
 from services import cluster
 from services.config import Recipe, resolved
@@ -101,8 +101,9 @@ def check(recipe: Recipe) -> None:
     if not gpu and recipe.generation.tensor_parallel > 1:
         raise ConfigError("generation.tensor_parallel: only GPUs can share an engine's weights, and there are none")
     cluster.check_own(recipe, gpu=gpu)
-    if any(isinstance(part, FunctionPart) for part in recipe.reward.parts):
-        asyncio.run(check_functions(recipe.reward))
+    programs = [part.task for part in recipe.reward.parts if isinstance(part, VerifierPart) and part.task == CODE]
+    if programs or any(isinstance(part, FunctionPart) for part in recipe.reward.parts):
+        asyncio.run(check_verifier(recipe.reward, programs))
     policy = recipe.policy
     if isinstance(policy, TinyPolicy):
         check_head_size(policy.hidden_size // policy.heads, gpu=gpu)
@@ -119,9 +120,9 @@ def check_length(model: Mapping[str, Any], recipe: Recipe) -> None:
         )
 
 
-async def check_functions(config: RewardConfig) -> None:
-    """Refuse reward functions that cannot be imported, by importing them where they will run: in a verifier's child."""
-    verifier = Verifier(config.model_copy(update={"workers": 1}), tasks=())
+async def check_verifier(config: RewardConfig, tasks: Sequence[str]) -> None:
+    """Refuse reward functions that cannot be imported, and programs that could not be shut in: a verifier's child finds out."""
+    verifier = Verifier(config.model_copy(update={"workers": 1}), tasks)
     try:
         await verifier.ready()
     finally:
@@ -132,9 +133,12 @@ def check_tasks(recipe: Recipe, stream: PromptStream) -> None:
     """Refuse prompts that no verifier can grade."""
     if not recipe.reward.by_task:
         return
-    for task in sorted({prompt.task for prompt in _sample(stream)}):
+    tasks = sorted({prompt.task for prompt in _sample(stream)})
+    for task in tasks:
         if not known(task):
             raise ConfigError(f"prompts.task: no verifier is called {task!r}")
+    if CODE in tasks:
+        asyncio.run(check_verifier(recipe.reward, [CODE]))
 
 
 def check_learnable(recipe: Recipe, model: str) -> None:
