@@ -6,12 +6,14 @@ sides compute the cut from the same metadata, so nothing about it travels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 import xxhash
+
+from actors.weights.groups import BroadcastGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,21 @@ def buckets(specs: Sequence[ParamSpec], bucket_bytes: int) -> Iterator[tuple[Par
         yield tuple(bucket)
 
 
-def pack(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """Lay tensors end to end as bytes: [bytes] uint8 on `device`."""
-    return torch.cat([tensor.detach().contiguous().reshape(-1).view(torch.uint8).to(device) for tensor in tensors])
+def staging_buffer(specs: Sequence[ParamSpec], bucket_bytes: int, device: torch.device) -> torch.Tensor:
+    """Room for the largest bucket: [bytes] uint8."""
+    largest = max((sum(spec.size_bytes for spec in bucket) for bucket in buckets(specs, bucket_bytes)), default=0)
+    return torch.empty(largest, dtype=torch.uint8, device=device)
+
+
+def pack(tensors: Sequence[torch.Tensor], device: torch.device, into: torch.Tensor | None = None) -> torch.Tensor:
+    """Lay tensors end to end as bytes: [bytes] uint8 on `device`; at the start of the buffer `into`, where one is given.
+
+    Memory that was never touched costs several times the copy, so who packs often packs into the same.
+    """
+    pieces = [tensor.detach().contiguous().reshape(-1).view(torch.uint8).to(device) for tensor in tensors]
+    if into is None:
+        return torch.cat(pieces)
+    return torch.cat(pieces, out=into[: sum(piece.numel() for piece in pieces)])
 
 
 def unpack(buffer: torch.Tensor, bucket: Sequence[ParamSpec]) -> list[tuple[str, torch.Tensor]]:
@@ -62,6 +76,10 @@ def unpack(buffer: torch.Tensor, bucket: Sequence[ParamSpec]) -> list[tuple[str,
         named.append((spec.name, piece.clone().view(spec.torch_dtype).view(spec.shape)))
         start += spec.size_bytes
     return named
+
+
+Load = Callable[[Sequence[tuple[str, torch.Tensor]]], None]
+"""Takes the named tensors of a bucket, which are its own."""
 
 
 class Digest:
@@ -86,3 +104,14 @@ class Digest:
     def hexdigest(self) -> str:
         """The digest so far."""
         return f"{self._bytes.hexdigest()}{self._sum:016x}"
+
+
+def receive(group: BroadcastGroup, specs: Sequence[ParamSpec], bucket_bytes: int, load: Load) -> str:
+    """Take every bucket of one publication into `load`. Returns the digest of the bytes received."""
+    digest, staging = Digest(), staging_buffer(specs, bucket_bytes, group.device)
+    for bucket in buckets(specs, bucket_bytes):
+        buffer = staging[: sum(spec.size_bytes for spec in bucket)]
+        group.broadcast(buffer)
+        digest.update(buffer)
+        load(unpack(buffer, bucket))
+    return digest.hexdigest()

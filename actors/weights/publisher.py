@@ -25,7 +25,7 @@ import torch
 from actors.errors import WeightSyncError, WeightSyncMismatch, WeightSyncTimeout
 from actors.weights.config import WeightsConfig
 from actors.weights.groups import GROUPS, BroadcastGroup
-from actors.weights.protocol import Digest, ParamSpec, buckets, pack
+from actors.weights.protocol import Digest, ParamSpec, buckets, pack, staging_buffer
 
 LAST_WORDS_S = 5.0
 """Time the engines have to say what happened to them once the transport broke."""
@@ -166,9 +166,9 @@ class Publisher:
         device = self._group.device if self._group else torch.device("cpu")
         params = [(spec.name, spec.dtype, list(spec.shape)) for spec in specs]
         receiving = [engine.receive.remote(params) for engine in self._engines]
-        digest = Digest()
+        digest, staging = Digest(), staging_buffer(specs, self._bucket_bytes, device)
         for bucket in buckets(specs, self._bucket_bytes):
-            buffer = pack([next(tensors) for _ in bucket], device)
+            buffer = pack([next(tensors) for _ in bucket], device, staging)
             try:
                 if self._group:
                     self._group.broadcast(buffer)

@@ -5,6 +5,7 @@ vLLM imports this module in the worker because `WeightReceiver` is its `worker_e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from actors.lifeline import die_with_parent
 from actors.weights.groups import GROUPS, BroadcastGroup
-from actors.weights.protocol import Digest, ParamSpec, buckets, unpack
+from actors.weights.protocol import ParamSpec, receive
 
 
 @dataclass
@@ -75,14 +76,11 @@ class BucketReceiver(WeightTransferEngine[JoinInfo, UpdateInfo]):
         if self.group is None:
             raise RuntimeError("weights sent before the engine joined a group")
         specs = [ParamSpec(name, dtype, tuple(shape)) for name, dtype, shape in update_info.params]
-        digest = Digest()
-        for bucket in buckets(specs, self.bucket_bytes):
-            buffer = torch.empty(sum(spec.size_bytes for spec in bucket), dtype=torch.uint8, device=self.group.device)
-            self.group.broadcast(buffer)
-            digest.update(buffer)
-            load: Any = self.model.load_weights
-            load((name, tensor.to(self.device)) for name, tensor in unpack(buffer, bucket))
-        self.digest = digest.hexdigest()
+        self.digest = receive(self.group, specs, self.bucket_bytes, self._load)
+
+    def _load(self, named: Sequence[tuple[str, torch.Tensor]]) -> None:
+        load: Any = self.model.load_weights
+        load((name, tensor.to(self.device)) for name, tensor in named)
 
     def finish_weight_update(self) -> None:
         """Close the model: fuse, cast and put in place what was loaded."""

@@ -56,6 +56,13 @@ def control_recipe(root: Path, *, steps: int, prompts_per_step: int, max_stalene
     )
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])
+
+
 def received_bytes() -> int:
     """Bytes that came over this process's open TCP connections, by the kernel's count: all that Ray sends it outside the object store."""
     total = 0

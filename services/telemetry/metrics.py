@@ -68,6 +68,7 @@ METRICS: tuple[Metric, ...] = (
     # Replay queue.
     Metric("queue/depth", "groups", "gauge", "Groups ready to be claimed"),
     Metric("queue/claimed", "groups", "gauge", "Groups claimed and not yet published"),
+    Metric("queue/store_used", "fraction", "gauge", "Share of the cluster's object store in use; nothing is admitted above 0.8"),
     Metric("queue/wait_s", "seconds", "histogram", "Time the learner waited for its batch"),
     # Staleness: version being trained minus the oldest version among a group's tokens.
     Metric("staleness/mean", "versions", "gauge", "Mean age of the groups of the step"),

@@ -43,6 +43,8 @@ from services.training.rundir import RunDirectory
 from services.training.stages import Call, Stages
 
 WATCH_S = 1.0
+FULL = 0.8
+"""Share of the object store from which on nothing is admitted; Ray begins to spill to disk there."""
 
 
 class _Finished(Exception):
@@ -270,6 +272,8 @@ class Conductor:
         groups = 1.0
         while True:
             metrics: dict[str, float] = await self._queue.metrics.remote()
+            metrics["queue/store_used"] = store_used()
+            await self._admission.press(metrics["queue/store_used"] > FULL)
             self._console.observe(metrics)
             if metrics["learner/attempts"] > groups:
                 groups = metrics["learner/attempts"]
@@ -343,6 +347,12 @@ def _nothing_to_learn(step: int, alike: Sequence[GroupMeta]) -> NothingToLearn:
         f"nothing to learn after step {step}: {len(alike)} groups in a row (replay.max_filtered) whose graded responses all earned the "
         f"same reward (mean {sum(graded) / max(1, len(graded)):.2f}; {len(outcomes) - len(graded)} of {len(outcomes)} responses not graded)"
     )
+
+
+def store_used() -> float:
+    """Share of the cluster's object store that is in use."""
+    whole = ray.cluster_resources().get("object_store_memory", 0.0)
+    return 1 - ray.available_resources().get("object_store_memory", whole) / whole if whole else 0.0
 
 
 async def _finish(call: Any) -> None:

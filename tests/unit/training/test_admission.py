@@ -43,3 +43,20 @@ async def test_places_that_come_free_serve_no_more_than_they_are() -> None:
     assert sum(waiter.done() for waiter in waiters) == 2
     await admission.free(1)
     await asyncio.gather(*waiters)
+
+
+async def test_a_full_store_lets_nothing_in_while_something_is_under_way() -> None:
+    admission = Admission(8)
+    await admission.press(True)
+    await admission.admit(4)  # nothing is under way: waiting would free nothing
+    second = await waiting(admission, 4)
+    await admission.press(False)
+    await second
+
+
+async def test_places_may_be_taken_from_the_start() -> None:
+    admission = Admission(4, taken=3)
+    await admission.admit(1)
+    more = await waiting(admission, 1)
+    await admission.free(3)
+    await more

@@ -26,6 +26,7 @@ from actors.replay.queue import QueueSpec, ReplayQueue
 from actors.types import GroupMeta, Outcome, Prompt, Resync, StepResult, Stop, Work
 from services.telemetry.console import Console
 from services.telemetry.metrics import declared
+from services.training import conductor
 from services.training.conductor import Conductor
 from services.training.keeper import Keeper
 from services.training.pool import Pool
@@ -199,19 +200,20 @@ async def drive(
         generation=pool, reward=pool, reference=pool if recipe.reference.enabled else nobody, watch=lambda: asyncio.sleep(3600)
     )
     keeper, run = Keeper(), SimpleNamespace()
-    conductor = Conductor(recipe, PromptStream(Order()), pools, Handle(queue), keeper, run, Console(), log, step=step)  # type: ignore[arg-type]
+    driver = Conductor(recipe, PromptStream(Order()), pools, Handle(queue), keeper, run, Console(), log, step=step)  # type: ignore[arg-type]
     await queue.begin_with(keeper.belongings())
-    sides = [asyncio.ensure_future(side) for side in (conductor.run(), learn(queue, world, trained))]
+    sides = [asyncio.ensure_future(side) for side in (driver.run(), learn(queue, world, trained))]
     await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
     await queue.close()
     await asyncio.gather(*sides)
-    return Run(log.steps, queue.account(), trained, spec.history, conductor)
+    return Run(log.steps, queue.account(), trained, spec.history, driver)
 
 
 @pytest.fixture(autouse=True)
 def _cancels_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """References are futures here."""
     monkeypatch.setattr(ray, "cancel", lambda call: call.cancel())
+    monkeypatch.setattr(conductor, "store_used", lambda: 0.0)
 
 
 def _pool(*handles: Any) -> Pool:
