@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -m1 GPU)
 LOCK := deploy/requirements-cpu.txt
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test chaos lint lock clean
 
 setup: $(READY)
 
@@ -38,6 +38,10 @@ lint: setup
 
 test: lint
 	@$(BIN)/pytest
+
+# Whole runs harmed at random and in rarer ways, an hour and more; GMPO_CHAOS_SEEDS random schedules (20).
+chaos: setup
+	@$(BIN)/pytest -m chaos --log-cli-level=INFO
 
 # Resolve pyproject.toml anew and write the lock; commit the result.
 lock:

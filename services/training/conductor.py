@@ -17,19 +17,16 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from actors.errors import GmpoError, NothingToLearn, PoisonedPrompt
 from actors.prompts.stream import PromptStream
-from actors.records import record_path, write_groups
 from actors.reference.scorer import Scored
-from actors.replay.freeze import FrozenStep
 from actors.replay.ledger import State
 from actors.replay.queue import Published
-from actors.types import GRADED, GroupMeta, Prompt, RolloutGroup
+from actors.types import GRADED, GroupMeta, Prompt
 from services.config import Recipe
 from services.telemetry.console import Console
 from services.telemetry.sinks import Sinks
@@ -80,7 +77,6 @@ class Conductor:
         self._failure: NothingToLearn | None = None
         self._held_out = stream.held_out()
         self._recording: set[asyncio.Task[None]] = set()
-        self._record = ray.remote(_record).options(num_cpus=0)
         self._warned = False
         self._synchronous = recipe.replay.max_staleness == 0
         self._began = time.monotonic()
@@ -313,8 +309,7 @@ class Conductor:
         refs = self._keeper.refs(frozen.ordinals)
         self._keeper.settle(published.step, frozen.ordinals, committed=published.committed)
         if _recorded(published.step, self._recipe.run.record_share):
-            path = record_path(self._run.rollouts, published.step)
-            self._recording.add(asyncio.create_task(_finish(self._record.remote(path, frozen, *refs))))
+            self._recording.add(asyncio.create_task(_finish(self._pools.recorder.record.remote(frozen, *refs))))
 
 
 def _cause(error: Exception) -> Exception:
@@ -332,12 +327,6 @@ async def _unless_dead(call: Any) -> None:
     """An engine that dies needs neither to be held nor let go."""
     with contextlib.suppress(ray.exceptions.RayActorError):
         await call
-
-
-def _record(path: Path, frozen: FrozenStep, *groups: RolloutGroup) -> None:
-    """Write what a step was trained on."""
-    filtered = int(frozen.metrics.get("reward/filtered_groups", 0))
-    write_groups(path, groups, frozen.metas, step=frozen.step, filtered=filtered, advantages=frozen.advantages)
 
 
 def _nothing_to_learn(step: int, alike: Sequence[GroupMeta]) -> NothingToLearn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from actors.reward.pool import Verifier
 from services import cluster
 from services.config import Recipe
 from services.training.pool import Member, Pool, Wake
+from services.training.recorder import Recorder
 from services.training.rundir import LEDGER, RunDirectory
 
 CLOSE_TIMEOUT_S = 20.0
@@ -29,10 +31,14 @@ MAX_CONCURRENCY = 100_000
 """Calls in flight on one actor; high, so that no control call ever queues."""
 
 
+FOREVER: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
+"""For actors whose calls may come twice: their process is replaced, and calls under way are made again."""
+
+
 class Pools:
     """All pools of a run but the learner group, which Ray Train places."""
 
-    def __init__(self, recipe: Recipe, model: str, *, gpu: bool, transport: str, tasks: Sequence[str]) -> None:
+    def __init__(self, recipe: Recipe, model: str, rollouts: Path, *, gpu: bool, transport: str, tasks: Sequence[str]) -> None:
         self._groups: list[PlacementGroup] = []
         specs = [engine_spec(recipe, model, index, gpu=gpu, transport=transport) for index in range(recipe.generation.engines)]
         self._health = recipe.health
@@ -43,6 +49,7 @@ class Pools:
         reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, max_concurrency=MAX_CONCURRENCY, max_restarts=-1)
         verifiers = [reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)]
         self.reward = Pool(verifiers, wake=_ready, answer_s=answer_s)
+        self.recorder: Any = ray.remote(Recorder).options(num_cpus=0, scheduling_strategy=_here(), **FOREVER).remote(rollouts)
         self.reference = Pool(_reference_actors(recipe, model, gpu=gpu), wake=_ready, answer_s=answer_s)
 
     def _engine(self, recipe: Recipe, spec: EngineSpec) -> Any:
@@ -89,6 +96,7 @@ class Pools:
         for pool in self._all:
             for member in pool.members:
                 ray.kill(member.handle)
+        ray.kill(self.recorder)
         cluster.release(self._groups)
 
 
@@ -149,7 +157,10 @@ def replay_queue(recipe: Recipe, run: RunDirectory, ledger: Sequence[Sequence[An
         advantages=advantages.build(recipe.learner.advantage, recipe.learner.kl),
         history=run.path / LEDGER,
     )
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    lives = {"max_restarts": -1, "max_task_retries": -1}
-    queue = ray.remote(ReplayQueue).options(num_cpus=0, max_concurrency=MAX_CONCURRENCY, scheduling_strategy=here, **lives)
+    queue = ray.remote(ReplayQueue).options(num_cpus=0, max_concurrency=MAX_CONCURRENCY, scheduling_strategy=_here(), **FOREVER)
     return queue.remote(spec, ledger, step)
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    """On the driver's node, where the run directory is."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

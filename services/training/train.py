@@ -42,7 +42,7 @@ from services.training.warmup import warm_policy
 T = TypeVar("T")
 
 STOP_POLL_S = 1.0
-CLOSING_S = 5.0
+CLOSING_S = 60.0
 """Time that work in hand has once the learner group has left."""
 LEARNER_END_S = 60.0
 """Time the learner group has to leave once the queue is closed."""
@@ -211,7 +211,7 @@ class _Run:
         queue = replay_queue(recipe, self._run, ledger, step)
         await queue.begin_with.remote(keeper.belongings())
         tasks = sorted({prompt.task for prompt in _sample(self._stream)})
-        pools = Pools(recipe, self._model, gpu=self._gpu, transport=transport, tasks=tasks)
+        pools = Pools(recipe, self._model, self._run.rollouts, gpu=self._gpu, transport=transport, tasks=tasks)
         spec = learner_group.loop_spec(recipe, queue, self._run, self._model, transport=transport)
         learning = asyncio.create_task(learner_group.run_group(recipe, spec, self._run, gpu=self._gpu))
         stopping = asyncio.create_task(self._pass_on_stop(queue))

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from actors.replay.history import read
 from services.config import load_recipe
 from services.training.warmup import warm_policy
 
@@ -33,9 +34,9 @@ class Gmpo:
     root: Path
     mark: str
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a verb; its output goes to `output`."""
-        environment = os.environ | {MARK: self.mark, "GMPO_RUN_ROOT": str(self.root), "RAY_DEDUP_LOGS": "0"}
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a verb, with these variables in its environment; its output goes to `output`."""
+        environment = os.environ | {MARK: self.mark, "GMPO_RUN_ROOT": str(self.root), "RAY_DEDUP_LOGS": "0"} | environment
         command = [sys.executable, "-m", "services.cli", *arguments]
         with self.output.open("a") as output:
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True)
@@ -53,19 +54,21 @@ class Gmpo:
     def disturb(self, step: int, name: str, disturbance: Callable[[subprocess.Popen[str]], None], *overrides: str, status: int = 0) -> Path:
         """Run a recipe, do something to it once `step` is logged, wait for the end; returns the run directory."""
         process = self.start("train", str(TINY), f"run.name={name}", *overrides)
-        log = self.root / name / "metrics.jsonl"
-        deadline = time.monotonic() + RUN_TIMEOUT_S
-        while not (log.exists() and len(log.read_text().splitlines()) >= step):
-            assert process.poll() is None and time.monotonic() < deadline, self.output.read_text()
-            time.sleep(0.05)
+        self.until(process, lambda: steps_logged(self.root / name) >= step)
         disturbance(process)
         assert process.wait(RUN_TIMEOUT_S) == status, self.output.read_text()
         return self.root / name
 
+    def until(self, process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+        """Wait until a run has come to some point; fails where it ends or hangs before."""
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while not reached():
+            assert process.poll() is None and time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.05)
+
     def actors(self, kind: str) -> list[psutil.Process]:
         """The processes of the runs' Ray actors of a class, oldest first."""
-        ours = [process for process in psutil.process_iter() if self._is_ours(process) and _is_actor(process, kind)]
-        return sorted(ours, key=lambda process: process.create_time())
+        return sorted((process for process in self._ours() if _is_actor(process, kind)), key=lambda process: process.create_time())
 
     @property
     def output(self) -> Path:
@@ -81,13 +84,32 @@ class Gmpo:
 
     def leftovers(self) -> list[str]:
         """Command lines of living processes that these runs started."""
-        return [" ".join(process.cmdline()) or process.name() for process in psutil.process_iter() if self._is_ours(process)]
+        return [" ".join(process.cmdline()) or process.name() for process in self._ours()]
+
+    def end(self) -> None:
+        """Kill whatever is left, so that a failed test harms no other."""
+        for process in self._ours():
+            process.kill()
+
+    def _ours(self) -> list[psutil.Process]:
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
             return process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
+
+
+def steps_logged(run: Path) -> int:
+    """Steps that a run has told of so far."""
+    log = run / "metrics.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def happened(run: Path, event: str) -> int:
+    """How often a run's history tells of an event."""
+    return sum(line["event"] == event for line in read(run / "ledger.jsonl"))
 
 
 def _is_actor(process: psutil.Process, kind: str) -> bool:
@@ -104,7 +126,9 @@ def gmpo(tmp_path: Path) -> Iterator[Gmpo]:
     """A command line whose processes are all gone at the end of the test."""
     runner = Gmpo(tmp_path, uuid.uuid4().hex)
     yield runner
-    assert runner.left_behind() == []
+    left = runner.left_behind()
+    runner.end()
+    assert left == []
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.weights.protocol import Digest, ParamSpec, buckets, pack, unpack
+from actors.weights.protocol import Digest, ParamSpec, buckets, pack, staging_buffer, unpack
 
 CPU = torch.device("cpu")
 DTYPES = ["float32", "bfloat16", "float16", "uint8"]
@@ -58,6 +58,13 @@ def test_what_was_packed_is_unpacked_bit_for_bit(parameters: list[ParamSpec]) ->
     for (_, tensor), original in zip(received, sent, strict=True):
         assert tensor.dtype == original.dtype and tensor.shape == original.shape
         assert torch.equal(tensor, original)
+
+
+def test_bytes_packed_into_a_buffer_stand_at_its_start_and_the_rest_is_left_alone() -> None:
+    staging = staging_buffer([ParamSpec("m", "float32", (4,)), ParamSpec("n", "float32", (2,))], 16, CPU).fill_(7)
+    packed = pack([torch.ones(2)], CPU, staging)
+    assert torch.equal(packed, pack([torch.ones(2)], CPU))
+    assert staging.numel() == 16 and torch.equal(staging[:8], packed) and bool((staging[8:] == 7).all())
 
 
 def test_a_view_with_strides_of_its_own_travels_as_its_values() -> None:
