@@ -150,6 +150,11 @@ def ledger(
 
 verb(benchmarks.logprobs, bench)
 verb(benchmarks.learner, bench)
+verb(benchmarks.generation, bench)
+verb(benchmarks.queue, bench)
+verb(benchmarks.weights, bench)
+verb(benchmarks.pipeline, bench)
+verb(benchmarks.whole, bench)
 
 
 def main() -> None:

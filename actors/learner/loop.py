@@ -200,11 +200,14 @@ class Loop:
         step, queue, attempt = self._step, self._spec.queue, self._attempt
         export = self._whole_policy() if self._export_due else lambda: None
 
+        def allowed() -> None:
+            ray.get(queue.coverable.remote(step, attempt))
+
         def committed() -> None:
             ray.get(queue.commit.remote(step, attempt))
             export()
 
-        self._saver.save(self._learner, step, self._waiting(), committed)
+        self._saver.save(self._learner, step, self._waiting(), committed, allowed=allowed)
         self._saved = step
 
     def _waiting(self) -> Waiting:

@@ -1,6 +1,6 @@
 """Writing checkpoints behind the training's back: the copy is made at once, everything else in a thread of this rank.
 
-    take ──► write (all ranks) ──► all ranks tell each other ──► commit.json ──► `committed`      the last two on rank 0 alone
+    take ──► write ──► all ranks tell each other ──► `allowed` ──► commit.json ──► `committed`      from `allowed` on rank 0 alone
 
 The ranks' threads meet over a process group of their own, so they never mix with the collectives of training. One checkpoint is
 under way at a time: the next `save` waits for it. A checkpoint that cannot be written (a full disk) is taken away again and the run
@@ -37,11 +37,13 @@ class Saver:
         self._pending: Future[None] | None = None
         self._failures = 0
 
-    def save(self, learner: Learner, step: int, waiting: Waiting, committed: Callable[[], None]) -> None:
-        """Take a snapshot and return; `committed` is called on rank 0, from the thread, when the checkpoint counts."""
+    def save(
+        self, learner: Learner, step: int, waiting: Waiting, committed: Callable[[], None], *, allowed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take a snapshot and return. In the thread, on rank 0, `allowed` returns when the checkpoint may count; `committed` hears that it does."""
         self.wait()
         snapshot = checkpoint.take(learner, step=step, rank=self._rank, waiting=waiting)
-        self._pending = self._thread.submit(self._write, snapshot, committed)
+        self._pending = self._thread.submit(self._write, snapshot, allowed, committed)
 
     def check(self) -> None:
         """Raise what went wrong in the thread, if anything has that the run cannot go on with."""
@@ -62,7 +64,7 @@ class Saver:
         """Let the thread end; what it is writing stays uncommitted if the process ends first."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _write(self, snapshot: checkpoint.Snapshot, committed: Callable[[], None]) -> None:
+    def _write(self, snapshot: checkpoint.Snapshot, allowed: Callable[[], None], committed: Callable[[], None]) -> None:
         files: checkpoint_store.Digests = {}
         failure = None
         try:
@@ -76,6 +78,7 @@ class Saver:
             return
         self._failures = 0
         if self._rank == 0:
+            allowed()
             checkpoint_store.commit(self._root, snapshot.step, {name: digest for _, part in parts for name, digest in part.items()})
             committed()
             checkpoint_store.prune(self._root, keep=self._keep)

@@ -12,12 +12,14 @@ reclaimed           step, attempt, turn        a frozen step was handed out once
 resync              epoch, attempt, turn       the learner group was sent to the engines of `epoch`
 learner             attempt, step              a learner group began from the checkpoint of `step`
 trained             ordinals, step, digest     the step's ack
-published           number, version, epoch, digest    every engine confirmed `version`; `number` grows over restarts too
+published           number, version, epoch, digest, metrics    every engine confirmed `version`; `number` grows over restarts too
+                    (metrics: all figures of the step, where the version is that of a step just trained)
 unsynced            engine, phase, version, epoch, error    a publication failed
 engine_lost         engine, why                it is being replaced
 engine_back         engine, why                it confirmed the present version
 checkpoint_failed   why                        one could not be written; the run goes on
 stopping            reason                     no further step
+recorded            step                       what it was trained on is on disk
 committed           step                       a checkpoint covers the step
 closed              account
 """

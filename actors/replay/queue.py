@@ -113,7 +113,8 @@ class ReplayQueue:
         self._unsynced: list[tuple[int, WeightSyncError]] = []  # with the epoch of the engines
         self._recalls: list[Recall] = []
         self._notes: list[str] = []
-        for event in past[begun:] if begun is not None else ():
+        self._past = past[begun:] if begun is not None else []  # of this driver's life
+        for event in self._past:
             self._apply(event)
         self._failure: GmpoError | None = None
         self._closed = False
@@ -129,6 +130,7 @@ class ReplayQueue:
         self._standing.apply(event)
         match event:
             case {"event": "unsynced"}:
+                self._broken = event["epoch"]
                 error = WeightSyncError(event["error"], engine=event["engine"], phase=event["phase"], version=event["version"])
                 self._unsynced.append((event["epoch"], error))
             case {"recall": reason}:
@@ -157,9 +159,20 @@ class ReplayQueue:
             self._recorded = own.recorded
             for step, claim in self._standing.claims.items():
                 self._keep(step, claim, {ordinal: own.groups[ordinal] for ordinal in claim.ordinals})
+            self._publish_again(own.groups)
             self._engines = Resync(own.epoch, tuple(own.engines))
             self._given.set()
             self._changed.notify_all()
+
+    def _publish_again(self, groups: Mapping[int, Held]) -> None:
+        """What was published before this process began, and the conductor may not have heard of: it has not let go of the groups."""
+        claims: dict[int, Claim] = {}
+        for event in self._past:
+            if event["event"] == State.CLAIMED:
+                claims[event["step"]] = Claim(tuple(event["ordinals"]), event["filtered"])
+            elif "metrics" in event and groups.keys() >= set(claims[step := event["version"]].ordinals):
+                frozen, result = self._frozen(step, claims[step], groups), StepResult(step, event["metrics"])
+                self._published[step] = Published(step, frozen, result, event["time"], self._standing.committed)
 
     async def resume_point(self) -> tuple[list[int], int]:
         """(ordinals to issue again, first ordinal never admitted)."""
@@ -218,6 +231,13 @@ class ReplayQueue:
         async with self._changed:
             await self._changed.wait_for(lambda: self._closed or len(self._recalls) > after)
             return self._recalls[after:]
+
+    async def recorded(self, step: int) -> None:
+        """What the step was trained on is on disk (or is not to be): a checkpoint may cover it."""
+        async with self._open():
+            if step > self._standing.recorded:
+                self._record("recorded", step=step)
+                self._changed.notify_all()
 
     async def set_engines(self, engines: Sequence[Any], epoch: int) -> None:
         """The engines changed, or must be sent the present version anew: the next verdict is Resync, for every rank."""
@@ -393,9 +413,12 @@ class ReplayQueue:
         return None if chosen is None else Claim(tuple(chosen), self._standing.filtered)
 
     def _keep(self, step: int, claim: Claim, groups: Mapping[int, Held]) -> None:
+        self._steps[step] = self._frozen(step, claim, groups), {ordinal: groups[ordinal][1][0] for ordinal in claim.ordinals}
+
+    def _frozen(self, step: int, claim: Claim, groups: Mapping[int, Held]) -> FrozenStep:
         """Freeze a claimed step: the same, whenever it is done."""
         spec = self._spec
-        frozen = freeze(
+        return freeze(
             step,
             [groups[ordinal][0] for ordinal in claim.ordinals],
             advantages=spec.advantages,
@@ -404,7 +427,6 @@ class ReplayQueue:
             skip_zero_advantage=spec.skip_zero_advantage,
             filtered=claim.filtered if spec.dynamic_sampling else None,
         )
-        self._steps[step] = frozen, {ordinal: ref[0] for ordinal, (_, ref) in groups.items()}
 
     def _share(self, frozen: FrozenStep, rank: int, ranks: int) -> Work:
         rows = share(frozen, rank, ranks)
@@ -432,7 +454,6 @@ class ReplayQueue:
         async with self._open():
             self._check_attempt(attempt)
             if self._broken < epoch:
-                self._broken = epoch
                 detail = error.detail[:500]
                 self._record("unsynced", engine=error.engine, phase=error.phase, version=error.version, epoch=epoch, error=detail)
                 self._changed.notify_all()
@@ -444,16 +465,15 @@ class ReplayQueue:
             standing, frozen = self._standing, self._steps[result.version][0]
             if standing.ledger[frozen.ordinals[0]].state is not State.TRAINED:
                 self._record(State.TRAINED, ordinals=frozen.ordinals, step=frozen.step, digest=digest)
-            self._publish(standing.resyncing, result.version, digest)
+            metrics = {**frozen.metrics, **result.metrics, **self.metrics(), "queue/wait_s": self._claim_wait_s}
+            self._publish(standing.resyncing, result.version, digest, metrics=metrics)
             if frozen.step > self._taken:
-                metrics = {**frozen.metrics, **result.metrics, **self.metrics(), "queue/wait_s": self._claim_wait_s}
-                self._published[frozen.step] = Published(
-                    frozen.step, frozen, StepResult(result.version, metrics), time.time(), standing.committed
-                )
+                result = StepResult(frozen.step, metrics)
+                self._published[frozen.step] = Published(frozen.step, frozen, result, time.time(), standing.committed)
                 self._changed.notify_all()
 
-    def _publish(self, epoch: int, version: int, digest: str) -> None:
-        self._record("published", number=self._standing.publications + 1, version=version, epoch=epoch, digest=digest)
+    def _publish(self, epoch: int, version: int, digest: str, **figures: Mapping[str, float]) -> None:
+        self._record("published", number=self._standing.publications + 1, version=version, epoch=epoch, digest=digest, **figures)
         self._changed.notify_all()
 
     async def lost(self, step: int, ordinals: Sequence[int], attempt: int) -> None:
@@ -477,6 +497,14 @@ class ReplayQueue:
         async with self._open():
             self._check_attempt(attempt)
             return Snapshot(self._standing.ledger.snapshot(), tuple(self._ready.values()))
+
+    async def coverable(self, step: int, attempt: int) -> None:
+        """Waits until a checkpoint of `step` may be committed: never before what it was trained on is on disk."""
+        await self._given.wait()
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or attempt != self._standing.attempt or step <= self._standing.recorded)
+            if step > self._standing.recorded:
+                self._check_attempt(attempt)
 
     async def commit(self, step: int, attempt: int) -> None:
         """A checkpoint covers `step`: what led up to it will not be asked for again, and its objects may go."""

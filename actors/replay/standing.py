@@ -34,6 +34,7 @@ class Standing:
     trained: int = 0  # newest step
     filtered: int = 0  # groups since the last claim
     attempt: int = 0
+    recorded: int = 0  # newest step whose groups are on disk
     committed: int = 0  # step of the newest checkpoint
     version: int = 0  # that the engines sample with
     publications: int = 0
@@ -66,7 +67,7 @@ class Standing:
         self.waiting, self.claims, self.turns = {}, {}, {}
         self.filtered = self.attempt = self.engines_lost = 0
         self.resyncing = self.synced = -1
-        self.version = self.committed = self.trained = step
+        self.version = self.committed = self.trained = self.recorded = step
         self.stopping = None
 
     def _admitted(self, event: Event) -> None:
@@ -119,6 +120,9 @@ class Standing:
         for ordinal in event["ordinals"]:
             self.ledger.move(ordinal, State.TRAINED, step=event["step"])
         self.trained = event["step"]
+
+    def _recorded(self, event: Event) -> None:
+        self.recorded = event["step"]
 
     def _published(self, event: Event) -> None:
         self.publications, self.version, self.synced = event["number"], event["version"], event["epoch"]

@@ -94,6 +94,105 @@ def learner(
         draw_scaling(sweeps, plot, title=f"{settings.model}, {settings.ranks} x {settings.contest.threads} threads, {report.device}")
 
 
+def whole(
+    trl: Annotated[Path, typer.Option(help="Python of an environment of its own that has TRL 1.16.")],
+    case: Annotated[list[str] | None, typer.Option(help="25m or tiny; repeatable, by default both.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each side.")] = 2,
+    warmup_steps: Annotated[int, typer.Option(min=1, help="First steps left out; of this project max_staleness more.")] = 1,
+    timed_steps: Annotated[int | None, typer.Option(min=1, help="Steps that count; by default 2 (25m) and 6 (tiny).")] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Cores that either side may use.")] = 2,
+    engine_threads: Annotated[int, typer.Option(min=1, help="Of this project's engine.")] = 2,
+    learner_threads: Annotated[int, typer.Option(min=1, help="Of this project's learner.")] = 2,
+    max_staleness: Annotated[int, typer.Option(min=0, help="0: this project generates and learns by turns, too.")] = 1,
+    json: Json = None,
+) -> None:
+    """A whole run, in samples per second, against TRL's experimental GMPO trainer."""
+    from services.bench.whole import Settings, run
+    from services.bench.work import CASES
+
+    settings = Settings(
+        trl=trl,
+        cases=tuple(case or CASES),
+        rounds=rounds,
+        warmup_steps=warmup_steps,
+        timed_steps=timed_steps,
+        cores=cores,
+        engine_threads=engine_threads,
+        learner_threads=learner_threads,
+        max_staleness=max_staleness,
+    )
+    out = screen()
+    _tell(run(settings, lambda text: out.print(text, markup=False, highlight=False)), json)
+
+
+def queue(
+    groups: Annotated[int, typer.Option(min=1, help="Groups that are moved, in whole batches.")] = 10_000,
+    kib: Annotated[list[int] | None, typer.Option(min=1, help="Size of a group, in KiB; repeatable, by default 256 and 50.")] = None,
+    producers: Annotated[int, typer.Option(min=1, help="Producers, in at most 4 processes.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Groups of a step.")] = 50,
+    ahead: Annotated[int, typer.Option(min=0, help="Steps of groups that may be in flight beside the one being trained.")] = 4,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed repeats of each way.")] = 3,
+    json: Json = None,
+) -> None:
+    """Groups per second through the replay queue, against the same payloads handed over without it; and what the driver takes in."""
+    from services.bench.queue import Settings, run
+
+    sizes: dict[str, Any] = {"kib": tuple(kib)} if kib else {}
+    _tell(run(Settings(groups=groups, producers=producers, batch=batch, ahead=ahead, repeats=repeats, **sizes)), json)
+
+
+def weights(
+    mib: Annotated[int, typer.Option(min=1, help="Weights of the policy, in MiB.")] = 500,
+    engines: Annotated[int, typer.Option(min=1, help="Engines that receive them.")] = 2,
+    bucket_mib: Annotated[int, typer.Option(min=1, help="Bytes sent at a time, in MiB.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed publications.")] = 5,
+    json: Json = None,
+) -> None:
+    """A publication to engines over gloo, phase by phase, against a bare broadcast of the same bytes."""
+    from services.bench.weights import Settings, run
+
+    _tell(run(Settings(mib=mib, engines=engines, bucket_mib=bucket_mib, threads=threads, repeats=repeats)), json)
+
+
+def generation(
+    model: Annotated[Literal["tiny", "30m"], typer.Option(help="Random weights of this shape.")] = "30m",
+    responses: Annotated[int, typer.Option(min=1, help="Responses, to a prompt each.")] = 64,
+    shortest: Annotated[int, typer.Option(min=1, help="Shortest response, in tokens.")] = 16,
+    longest: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 256,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the model.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed repeats of each way, each in a fresh process.")] = 3,
+    json: Json = None,
+) -> None:
+    """Tokens per second of the engine actor, against vLLM's own LLM.generate in one process."""
+    from services.bench.generation import Settings, run
+
+    settings = Settings(model=model, responses=responses, shortest=shortest, longest=longest, threads=threads, repeats=repeats)
+    _tell(run(settings), json)
+
+
+def pipeline(
+    engines: Annotated[int, typer.Option(min=1, help="Simulated engines, where overlap is measured.")] = 4,
+    growth: Annotated[list[int] | None, typer.Option(min=1, help="Simulated engines; repeatable, by default 1 to 256.")] = None,
+    longest_s: Annotated[float, typer.Option(min=0.01, help="Seconds of the longest response.")] = 10.0,
+    steps: Annotated[int, typer.Option(min=2, help="Steps of each run; the first is not counted.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each case of the overlap.")] = 1,
+    json: Json = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of overlap and growth.")] = None,
+) -> None:
+    """Seconds a step of the real pipeline over simulated engines and learner, against their makespan and learning; and growth."""
+    from services.bench.pipeline import Settings, run
+
+    sizes: dict[str, Any] = {"growth": tuple(sorted(set(growth)))} if growth else {}
+    settings = Settings(engines=engines, longest_s=longest_s, steps=steps, repeats=repeats, **sizes)
+    report, overlap, grown = run(settings)
+    _tell(report, json)
+    if plot is not None:
+        from services.bench.pipeline_plot import draw_pipeline
+
+        draw_pipeline(overlap, grown, plot, title=f"{settings.engines} simulated engines; growth with staleness 1; {report.device}")
+
+
 def _tell(report: Report, json: Path | None) -> None:
     from services.bench.table import show
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.errors import GmpoError
+from actors.errors import ConfigError, GmpoError
 from actors.generation.config import GenerationConfig
 from actors.generation.spec import EngineSpec, Sampling, sample_seed
 from actors.types import Prompt
@@ -49,6 +49,10 @@ class Settings:
     threads: int = 1  # CPU threads of the model
     repeats: int = 3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shortest > self.longest:
+            raise ConfigError(f"bench generation: --shortest {self.shortest} is more than --longest {self.longest}")
 
     @property
     def lengths(self) -> list[int]:
@@ -79,15 +83,18 @@ def sampling(tokens: int) -> Sampling:
 
 def save_model(settings: Settings, directory: Path) -> None:
     """Random weights, and a tokenizer with a word for each token; the end of a text is a token beyond those that the model has."""
+    from huggingface_hub import save_torch_model
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     shape = SHAPES[settings.model]
-    SHAPES[settings.model].build(seed=settings.seed).save_pretrained(directory)
+    model = shape.build(seed=settings.seed)
+    model.config.architectures = [type(model).__name__]
+    save_torch_model(model, directory)
+    model.config.save_pretrained(directory)
     words = {f"w{index}": index for index in range(shape.vocabulary)} | {"<|end|>": shape.vocabulary}
-    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0")), eos_token="<|end|>").save_pretrained(
-        directory
-    )
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(directory)
 
 
 def run(settings: Settings) -> Report:
@@ -148,7 +155,9 @@ def _bare(settings: Settings, directory: str) -> float:
     from actors.generation.vllm_terms import engine_arguments, sampling_params
 
     spec = settings.spec(directory)
-    llm = LLM(**engine_arguments(spec))
+    arguments = engine_arguments(spec)
+    del arguments["enable_log_requests"]  # which only the asynchronous engine has
+    llm = LLM(**arguments)
     prompts: list[Any] = [{"prompt_token_ids": prompt.token_ids.tolist()} for prompt in settings.prompts]
 
     def generate(lengths: Sequence[int]) -> list[int]:

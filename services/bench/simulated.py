@@ -1,4 +1,4 @@
-"""Engines, verifier and learner that only sleep: what the conductor sees of a run, without the work.
+"""Engines, a verifier and a learner that only sleep: what the conductor sees of a run, without the work.
 
 Up to 4 actors hold all simulated engines. A group takes as long as its longest response; an engine works on so many groups at once, and
 takes the others in the order in which they came.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from actors.replay.queue import ReplayQueue
 from actors.types import GroupMeta, Outcome, Prompt, Resync, StepResult, Stop, Work
 from services.bench.lengths import CAP, MEDIAN, SIGMA
 
@@ -71,8 +70,8 @@ class Engines:
             self._held.discard(engine)
             self._changed.notify_all()
 
-    async def generate(self, engine: int, prompt: Prompt) -> tuple[GroupMeta, int]:
-        """The group of one prompt: its payload is its ordinal."""
+    async def generate(self, engine: int, prompt: Prompt) -> tuple[GroupMeta, GroupMeta]:
+        """The group of one prompt: its payload is no more than its metadata."""
         async with self._changed:
             self._submitted[engine] += self._world.responses
             self._changed.notify_all()
@@ -80,7 +79,8 @@ class Engines:
         async with self._slots[engine]:
             version = self._version
             await asyncio.sleep(self._world.generation_s(prompt.ordinal))
-        return GroupMeta(prompt.ordinal, (version, self._version), (1,) * self._world.responses), prompt.ordinal
+        meta = GroupMeta(prompt.ordinal, (version, self._version), (1,) * self._world.responses)
+        return meta, meta
 
     async def take(self, version: int) -> None:
         """A new policy version."""
@@ -93,9 +93,98 @@ class Verifier:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def verify(self, ordinal: int) -> tuple[GroupMeta, int]:
+    async def verify(self, group: GroupMeta) -> tuple[GroupMeta, GroupMeta]:
         """The verdicts on a group."""
         await asyncio.sleep(self._world.verify_s)
         outcomes = tuple((Outcome.RIGHT, Outcome.WRONG)[sample % 2] for sample in range(self._world.responses))
-        scores = tuple(float(outcome is Outcome.RIGHT) for outcome in outcomes)
-        return GroupMeta(ordinal, (0, 0), (1,) * self._world.responses, scores, outcomes), ordinal
+        meta = replace(group, scores=tuple(float(outcome is Outcome.RIGHT) for outcome in outcomes), outcomes=outcomes)
+        return meta, meta
+
+
+class Learner:
+    """The only rank of its group; its engines are told of each version, and that is all a publication is."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def learn(self, queue: Any, engines: Sequence[Any]) -> None:
+        """Follow the queue until it says Stop."""
+        attempt, step = await queue.begin.remote()
+        turn = 0
+        while not isinstance(assignment := await queue.claim.remote(turn, step + 1, 0, 1, attempt), Stop):
+            turn += 1
+            if isinstance(assignment, Work):
+                await asyncio.gather(*assignment.refs)
+                await asyncio.sleep(self._world.learn_s)
+                step = assignment.step
+            await asyncio.gather(*(actor.take.remote(step) for actor in engines))
+            if isinstance(assignment, Resync):
+                await queue.confirm.remote(assignment.epoch, step, "", attempt)
+            else:
+                await queue.ack.remote(StepResult(step, {}), "", attempt)
+                await queue.commit.remote(step, attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A method of one of the engines that share an actor."""
+
+    method: Any
+    engine: int
+
+    def options(self, **options: Any) -> Bound:
+        """As of an actor's method."""
+        return Bound(self.method.options(**options), self.engine)
+
+    def remote(self, *arguments: Any) -> Any:
+        """As of an actor's method."""
+        return self.method.remote(self.engine, *arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHandle:
+    """One simulated engine, as the pool and the conductor see it."""
+
+    actor: Any
+    engine: int
+
+    @property
+    def generate(self) -> Bound:
+        """See Engines."""
+        return Bound(self.actor.generate, self.engine)
+
+    @property
+    def hold(self) -> Bound:
+        """See Engines."""
+        return Bound(self.actor.hold, self.engine)
+
+    @property
+    def release(self) -> Bound:
+        """See Engines."""
+        return Bound(self.actor.release, self.engine)
+
+    @property
+    def __ray_call__(self) -> Any:
+        """Of the process that all engines of the actor share."""
+        return self.actor.__ray_call__
+
+
+class Questions:
+    """Endless prompts without content."""
+
+    epoch_size = None
+
+    def nth(self, ordinal: int) -> Prompt:
+        """The prompt at this ordinal."""
+        return Prompt(ordinal, "", np.zeros(1, dtype=np.int32), "", "", f"bench#{ordinal}")
+
+
+class StepTimes:
+    """The conductor's sinks: keeps what each step took."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A step is published."""
+        self.seconds.append(metrics["step/seconds"])

@@ -21,9 +21,10 @@ from typing import Any
 
 import ray
 
-from actors.errors import GmpoError, NothingToLearn, PoisonedPrompt
+from actors.errors import GmpoError, NothingToLearn, PoisonedPrompt, QueueClosed
 from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
+from actors.replay.freeze import FrozenStep
 from actors.replay.ledger import State
 from actors.replay.queue import Published
 from actors.types import GRADED, GroupMeta, Prompt
@@ -276,6 +277,13 @@ class Conductor:
                 self._console.event(f"the learner group was restarted after a failure (number {groups:.0f}); Ray's logs say why")
             await asyncio.sleep(WATCH_S)
 
+    async def _put_down(self, frozen: FrozenStep, refs: Sequence[Any]) -> None:
+        """Have a step recorded, if it is to be; no checkpoint covers it before."""
+        if _recorded(frozen.step, self._recipe.run.record_share):
+            await self._pools.recorder.record.remote(frozen, *refs)
+        with contextlib.suppress(QueueClosed):
+            await self._queue.recorded.remote(frozen.step)
+
     def _rates(self, published: Published, seconds: float) -> dict[str, float]:
         metas, elapsed = published.frozen.metas, time.monotonic() - self._began
         responses = sum(len(meta.lengths) for meta in metas)
@@ -308,8 +316,7 @@ class Conductor:
         frozen = published.frozen
         refs = self._keeper.refs(frozen.ordinals)
         self._keeper.settle(published.step, frozen.ordinals, committed=published.committed)
-        if _recorded(published.step, self._recipe.run.record_share):
-            self._recording.add(asyncio.create_task(_finish(self._pools.recorder.record.remote(frozen, *refs))))
+        self._recording.add(asyncio.create_task(self._put_down(frozen, refs)))
 
 
 def _cause(error: Exception) -> Exception:
@@ -342,10 +349,6 @@ def store_used() -> float:
     """Share of the cluster's object store that is in use."""
     whole = ray.cluster_resources().get("object_store_memory", 0.0)
     return 1 - ray.available_resources().get("object_store_memory", whole) / whole if whole else 0.0
-
-
-async def _finish(call: Any) -> None:
-    await call
 
 
 def _recorded(step: int, share: float) -> bool:

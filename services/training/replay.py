@@ -68,7 +68,7 @@ def replay(run_dir: Path, objective: Mapping[str, Any] | None, tell: Callable[[s
     batches = _gapless(records(run_dir / "rollouts"))
     if not batches:
         raise ConfigError(f"{run_dir}: the rollouts of step 1 are not recorded, so nothing can be trained again")
-    recipe = _recipe(original, run_dir, len(batches), objective)
+    recipe = _recipe(original, run_dir, objective)
     shutil.rmtree(recipe.run_dir, ignore_errors=True)
     run = RunDirectory(recipe)
     run.check()
@@ -97,11 +97,15 @@ def _gapless(found: Mapping[int, Path]) -> list[Path]:
     return batches
 
 
-def _recipe(original: Recipe, run_dir: Path, steps: int, objective: Mapping[str, Any] | None) -> Recipe:
-    """The recipe of the replay: the run's, with as many steps as were recorded, a place of its own, and no one to tell but a file."""
+def _recipe(original: Recipe, run_dir: Path, objective: Mapping[str, Any] | None) -> Recipe:
+    """The recipe of the replay: the run's, with a place of its own, and no one to tell but a file."""
     tree = resolved(original)
     name = OWN if objective is None else "-".join(str(value) for value in objective.values())
-    tree["run"] |= {"root": str(run_dir.absolute() / "replays"), "name": name, "steps": steps, "storage": None}
+    tree["run"] |= {
+        "root": str(run_dir.absolute() / "replays"),
+        "name": name,
+        "storage": None,
+    }  # as many steps as it had: schedules depend on them
     tree["telemetry"] |= {"trackers": [], "prometheus": {}}
     tree["replay"] |= {"dynamic_sampling": False}  # what it dropped was never recorded
     if objective is not None:
@@ -140,6 +144,8 @@ async def _feed(queue: Any, batches: list[Path], sinks: Sinks, tell: Callable[[s
             return
         sinks.log(step, published.result.metrics)
         tell(f"step {step}/{len(batches)}")
+        await queue.recorded.remote(step)  # it lies with the run that is replayed
+    await queue.stop.remote("all that was recorded is trained again")
 
 
 def _stages(batch: Recorded) -> tuple[State, ...]:

@@ -49,7 +49,8 @@ def draw(seed: int, *, steps: int) -> Schedule:
 
 def _harm(dice: random.Random, steps: int) -> Harm:
     kind = dice.choice(WATCHED + OTHERS)
-    how = dice.choice(("kill", "kill", "hang" if kind in WATCHED else "pause"))
     step = dice.randrange(steps)
+    lasting = "hang" if kind in WATCHED and step else "pause"  # what hangs before the first step keeps the run from starting at all
+    how = dice.choice(("kill", "kill", lasting))
     delay_s = dice.uniform(0, 1.5 if step else START_S)
     return Harm(step, delay_s, kind, dice.random(), how, dice.uniform(0.5, LONGEST_PAUSE_S))

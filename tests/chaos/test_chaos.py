@@ -84,7 +84,6 @@ class Harmed:
         )
         if not victims:
             return
-        victim = victims[int(harm.which * len(victims))]
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
             self._strike(victims[int(harm.which * len(victims))], harm)
         if harm.kind == DRIVER and harm.how == "kill":

@@ -1,28 +1,31 @@
 """Processes that die or hang in the middle of a real run: it ends as if nothing had been, and its history breaks no rule.
 
-Each test harms something once the run is under way. That the run comes to its last step in time is asserted by `Gmpo.disturb`.
-`make chaos` harms at random, for longer.
+A run is long to start and quick to go on, so several blows fall on one run here, each once the run has got over the one before. That
+it gets over each, and to its end, in time is asserted by `Gmpo`. `make chaos` strikes at random, for longer, and harms what is rarer.
 """
 
 from __future__ import annotations
 
 import json
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.replay.audit import Account
+from actors.types import Outcome
 from actors.weights.version import verify_version
 from services.ledger import audit_run
-from tests.integration.conftest import Gmpo
+from tests.integration.conftest import TINY, Gmpo, happened, steps_logged
+from tests.integration.test_run import figures, rollouts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-STEPS = 8
+STEPS, ENDLESS = 8, 2000
 QUICK = (
-    f"run.steps={STEPS}",
     "run.prompts_per_step=4",
     "run.export_every=4",
     "generation.group_size=4",
@@ -34,6 +37,52 @@ QUICK = (
 AHEAD, SYNCHRONOUS = "replay.max_staleness=1", "replay.max_staleness=0"
 
 
+class Run:
+    """An endless run with two engines that is struck again and again, and stopped when the test has seen enough."""
+
+    def __init__(self, gmpo: Gmpo) -> None:
+        self.gmpo, self.path = gmpo, gmpo.root / "run"
+        self._driver = self.start()
+        self.goes_on()
+
+    def start(self) -> subprocess.Popen[str]:
+        """The command that a person gives."""
+        return self.gmpo.start("train", str(TINY), "run.name=run", *QUICK, AHEAD, f"run.steps={ENDLESS}", "generation.engines=2")
+
+    def goes_on(self, steps: int = 2) -> None:
+        """Wait for further steps."""
+        target = steps_logged(self.path) + steps
+        self.gmpo.until(self._driver, lambda: steps_logged(self.path) >= target)
+
+    def gets_over(self, kind: str, harm: signal.Signals, event: str | None = None) -> None:
+        """Strike the oldest process of a kind; wait until another has taken its place (and `event` was told), and for further steps."""
+        victim, *others = self.gmpo.actors(kind)
+        told = happened(self.path, event) if event else 0
+        victim.send_signal(harm)
+
+        def replaced() -> bool:
+            there = self.gmpo.actors(kind)
+            return victim not in there and len(there) > len(others) and (event is None or happened(self.path, event) > told)
+
+        self.gmpo.until(self._driver, replaced)
+        self.goes_on()
+
+    def stop(self) -> Account:
+        """Press Ctrl-C, wait for the end; no rule may be broken, and nothing but the unfinished be neither trained nor dropped."""
+        self._driver.send_signal(signal.SIGINT)
+        assert self._driver.wait(120) == 0, self.gmpo.output.read_text()
+        audit, violations = audit_run(self.path)
+        assert violations == ()
+        assert list(audit.trained) == list(range(1, audit.account.steps + 1))
+        return audit.account
+
+
+@pytest.fixture
+def struck(gmpo: Gmpo, warm_model: Path) -> Iterator[Run]:
+    """A run that is under way."""
+    yield Run(gmpo)
+
+
 def whole(run: Path) -> Account:
     """The account of a run that must have come to its end, every prompt trained once or dropped with a reason."""
     audit, violations = audit_run(run)
@@ -42,50 +91,63 @@ def whole(run: Path) -> Account:
     return audit.account
 
 
-def recorded_log(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def test_whatever_dies_or_hangs_is_replaced_and_no_prompt_is_lost(struck: Run) -> None:
+    assert struck.start().wait(120) == 2  # a second driver is refused
+    assert f"{struck.path} is in use by" in struck.gmpo.output.read_text()
+    struck.goes_on()
+    struck.gets_over("ReplayQueue", signal.SIGKILL, "rebuilt")
+    struck.gets_over("Verifier", signal.SIGKILL)
+    struck.gets_over("ReferenceScorer", signal.SIGKILL)
+    struck.gets_over("Engine", signal.SIGKILL, "engine_back")
+    struck.gets_over("Engine", signal.SIGSTOP, "engine_back")
+    assert json.loads((struck.path / "metrics.jsonl").read_text().splitlines()[-1])["weights/digest_ok"] == 1
+
+    account = struck.stop()
+    assert (account.queue_restarts, account.engines_lost, account.engines_back) == (1, 2, 2)
+    assert account.learner_restarts == 0 and not account.dropped
+    graded = {Outcome.RIGHT, Outcome.WRONG, Outcome.UNPARSEABLE}
+    assert {row["outcome"] for row in rollouts(struck.path)} <= graded  # no response counts as zero because its verifier died
 
 
-@pytest.mark.parametrize("harm", [signal.SIGKILL, signal.SIGSTOP])
-def test_an_engine_that_dies_or_hangs_is_replaced(gmpo: Gmpo, warm_model: Path, harm: signal.Signals) -> None:
-    run = gmpo.disturb(2, "run", lambda _: gmpo.actors("Engine")[0].send_signal(harm), *QUICK, AHEAD, "generation.engines=2")
+def damage(run: Path) -> int:
+    """Flip a byte in the newest checkpoint of a run; returns its step."""
+    committed = [place for place in (run / "checkpoints").glob("step-*") if (place / "commit.json").exists()]
+    newest = max(committed, key=lambda place: int(place.name.removeprefix("step-")))
+    shard = next(newest.glob("__0_*.distcp"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    return int(newest.name.removeprefix("step-"))
+
+
+def test_a_rank_the_driver_and_a_checkpoint_are_lost_and_the_run_equals_the_unbroken_one(gmpo: Gmpo, warm_model: Path) -> None:
+    settings = (*QUICK, SYNCHRONOUS, f"run.steps={STEPS}")
+    unbroken = gmpo.train("unbroken", *settings)
+
+    process = gmpo.start("train", str(TINY), "run.name=run", *settings)
+    run = gmpo.root / "run"
+    gmpo.until(process, lambda: steps_logged(run) >= 3)
+    gmpo.actors("RayTrainWorker")[1].kill()
+    gmpo.until(process, lambda: steps_logged(run) >= 5 and happened(run, "committed") >= 2)
+    assert happened(run, "learner") == 2
+    process.kill()
+    process.wait()
+    assert gmpo.left_behind() == []
+    trained = audit_run(run)[0].trained
+
+    damaged = damage(run)
+    gmpo.train("run", *settings)
+    assert f"the checkpoint of step {damaged} is damaged and passed over: __0_" in gmpo.output.read_text()
     account = whole(run)
-    assert account.engines_lost == account.engines_back == 1 and account.learner_restarts == 0
-    assert recorded_log(run)[-1]["weights/digest_ok"] == 1
-    assert not account.dropped
-
-
-def test_the_only_engine_dies(gmpo: Gmpo, warm_model: Path) -> None:
-    account = whole(gmpo.disturb(2, "run", lambda _: gmpo.actors("Engine")[0].kill(), *QUICK, AHEAD))
-    assert account.engines_lost == account.engines_back == 1 and account.learner_restarts == 0
-
-
-@pytest.mark.parametrize("kind", ["Verifier", "ReferenceScorer"])
-def test_a_verifier_or_scorer_dies(gmpo: Gmpo, warm_model: Path, kind: str) -> None:
-    account = whole(gmpo.disturb(2, "run", lambda _: gmpo.actors(kind)[0].kill(), *QUICK, AHEAD))
-    assert not account.dropped
-
-
-def test_the_queue_dies(gmpo: Gmpo, warm_model: Path) -> None:
-    account = whole(gmpo.disturb(3, "run", lambda _: gmpo.actors("ReplayQueue")[0].kill(), *QUICK, AHEAD))
-    assert account.queue_restarts == 1 and not account.dropped
-
-
-def test_a_learner_rank_dies_and_the_weights_are_those_of_an_unbroken_run(gmpo: Gmpo, warm_model: Path) -> None:
-    unbroken = gmpo.train("unbroken", *QUICK, SYNCHRONOUS)
-    run = gmpo.disturb(3, "run", lambda _: gmpo.actors("RayTrainWorker")[1].kill(), *QUICK, SYNCHRONOUS)
-    assert whole(run).learner_restarts == 1
+    assert (account.driver_restarts, account.learner_restarts) == (1, 1)
+    again = audit_run(run)[0].trained
+    assert {step: again[step] for step in trained} == trained  # what had been trained was trained on again, unchanged
+    assert plain(run) == plain(unbroken)
     digests = [verify_version(place / "policies" / f"step-{STEPS}").weights_sha256 for place in (unbroken, run)]
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("staleness", [SYNCHRONOUS, AHEAD])
-def test_the_driver_dies_and_the_same_command_goes_on(gmpo: Gmpo, warm_model: Path, staleness: str) -> None:
-    run = gmpo.disturb(5, "run", lambda driver: driver.kill(), *QUICK, staleness, status=-signal.SIGKILL)
-    assert gmpo.left_behind() == []
-    trained = audit_run(run)[0].trained
-    gmpo.train("run", *QUICK, staleness)
-    account = whole(run)
-    assert account.driver_restarts == 1
-    again = audit_run(run)[0].trained
-    assert {step: again[step] for step in trained} == trained  # what had been trained was trained on again, unchanged
+def plain(run: Path) -> list[dict[str, Any]]:
+    """A run's metrics without those that tell of the clock and of restarts."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "learner/attempts"} for line in figures(lines)]

@@ -11,11 +11,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from actors.errors import LedgerError, QueueClosed, StaleAttempt, TrainingDiverged
+from actors.errors import LedgerError, LostGroup, QueueClosed, StaleAttempt, TrainingDiverged, WeightSyncError
 from actors.learner.advantages import build
 from actors.learner.config import KlConfig, ZScoreAdvantage
+from actors.replay.audit import audit
+from actors.replay.history import read
 from actors.replay.ledger import State
-from actors.replay.queue import Belongings, QueueSpec, ReplayQueue
+from actors.replay.queue import Belongings, QueueSpec, Recall, ReplayQueue
+from actors.replay.standing import Claim
 from actors.types import Assignment, GroupMeta, Outcome, Resync, StepResult, Stop, Work
 
 T = TypeVar("T")
@@ -552,3 +555,188 @@ async def test_a_closed_queue_refuses_by_name_whatever_comes(queue: ReplayQueue)
     for call in late:
         with pytest.raises(QueueClosed):
             await call
+
+
+# --- a queue whose process died ------------------------------------------------------------------------------------------------
+
+
+def owned(*ordinals: int, version: int = 0) -> dict[int, Any]:
+    """Groups as the driver keeps them."""
+    return {ordinal: (meta(ordinal, version), [f"ref {ordinal}"]) for ordinal in ordinals}
+
+
+async def test_a_rebuilt_queue_stands_where_the_dead_one_stood(make: Make, history: Path) -> None:
+    dead = await make()
+    await dead.set_engines(["engine"], 1)
+    attempt, _ = await dead.begin()
+    assert isinstance(await dead.claim(0, 1, 0, 1, attempt), Resync)
+    await dead.confirm(1, 0, "digest", attempt)
+    await fill(dead, 0, 1, 2, 3, 4)
+    await train(dead, 1, attempt, turn=1)
+    shares = [await dead.claim(2, 2, rank, 2, attempt) for rank in range(2)]
+    await dead.admit([5])
+
+    own = Belongings(owned(0, 1, 2, 3, 4), engines=["engine"], epoch=1)
+    rebuilt = await make(own=own)
+    assert [await rebuilt.claim(2, 2, rank, 2, attempt) for rank in range(2)] == shares
+    assert rebuilt.metrics() == dead.metrics() and rebuilt.account() == dead.account()
+    assert await rebuilt.synced(1) == 1
+    with pytest.raises(StaleAttempt):
+        await rebuilt.claim(2, 2, 0, 2, attempt - 1)
+    assert await put(rebuilt, 4) and await put(rebuilt, 5)  # the first came once already, and its answer was lost
+    await rebuilt.ack(StepResult(2, {}), "digest", attempt)
+    assert (await train(rebuilt, 3, attempt, turn=3)).ordinals == (4, 5)
+
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [line["number"] for line in lines if line["event"] == "published"] == [1, 2, 3, 4]
+    assert [line["ordinals"] for line in lines if line["event"] == "ready"] == [[ordinal] for ordinal in range(6)]
+    assert [line["event"] for line in lines].count("rebuilt") == 1
+    assert audit(lines, max_staleness=3).violations == ()
+
+
+async def test_a_rebuilt_queue_still_tells_what_the_conductor_had_not_heard(make: Make) -> None:
+    dead = await make()
+    attempt, _ = await dead.begin()
+    await fill(dead, 0, 1, 2, 3)
+    for step in (1, 2):
+        await train(dead, step, attempt, turn=step - 1)
+    assert await dead.next_published(0)
+    told = await dead.next_published(1)
+    await dead.commit(2, attempt)
+
+    rebuilt = await make(own=Belongings(owned(0, 1, 2, 3)))
+    again = await rebuilt.next_published(1)
+    assert told is not None and again is not None
+    assert (again.step, again.frozen.ordinals, again.committed) == (2, (2, 3), 2)
+    assert again.result == told.result
+
+
+async def test_a_rebuilt_queue_lets_no_step_pass_a_publication_that_failed(make: Make) -> None:
+    dead = await make()
+    await dead.set_engines(["old"], 1)
+    attempt, _ = await dead.begin()
+    await fill(dead, 0, 1)
+    await dead.claim(0, 1, 0, 1, attempt)
+    await dead.unsynced(1, WeightSyncError("gone", engine=0, phase="send", version=0), attempt)
+
+    rebuilt = await make(own=Belongings(owned(0, 1), engines=["old"], epoch=1))
+    claim = asyncio.ensure_future(rebuilt.claim(1, 1, 0, 1, attempt))
+    found = await rebuilt.next_unsynced(0)
+    assert found is not None and (found[0], found[1].engine, found[1].phase) == (1, 0, "send")
+    assert not claim.done()
+    await rebuilt.set_engines(["new"], 2)
+    assert await claim == Resync(2, ("new",))
+
+
+async def test_nobody_is_answered_before_the_driver_has_given_what_it_owns(make: Make, tmp_path: Path) -> None:
+    dead = await make()
+    attempt, _ = await dead.begin()
+    await fill(dead, 0, 1)
+    work = await dead.claim(0, 1, 0, 1, attempt)
+    rebuilt = ReplayQueue(replace(dead._spec))
+    claim = await waiting(rebuilt.claim(0, 1, 0, 1, attempt))
+    await rebuilt.begin_with(Belongings(owned(0, 1)))
+    assert await claim == work
+    await rebuilt.close()
+
+
+# --- a driver that goes on -----------------------------------------------------------------------------------------------------
+
+
+async def test_recorded_steps_are_claimed_unchanged_and_those_not_recorded_are_forgotten(make: Make, history: Path) -> None:
+    first = await make()
+    attempt, _ = await first.begin()
+    await fill(first, 1, 3, 0, 2, 4, 5)
+    before = [await train(first, step, attempt, turn=step - 1) for step in (1, 2, 3)]
+    await first.close()
+
+    recorded = {step: Claim(before[step - 1].ordinals, 0) for step in (1, 2)}
+    second = await make(session="second", own=Belongings(owned(0, 1, 2, 3), recorded))
+    assert await second.resume_point() == ([], 4)
+    attempt, _ = await second.begin()
+    await fill(second, 4, 5)
+    again = [await train(second, step, attempt, turn=step - 1) for step in (1, 2, 3)]
+    assert [work.ordinals for work in again] == [(0, 1), (2, 3), (4, 5)]
+    assert again[:2] == before[:2]
+    assert [found for found in events(history) if found[0] == "forgotten"] == [("forgotten", 3)]
+    assert audit(read(history), max_staleness=3).violations == ()
+
+
+async def test_recorded_groups_take_no_room_from_new_ones(make: Make) -> None:
+    second = await make(own=Belongings(owned(0, 1), {1: Claim((0, 1), 0)}), capacity=1)
+    await fill(second, 2)
+    assert second.metrics()["queue/depth"] == 3
+
+
+# --- publications that fail ----------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_failed_publication_every_claim_waits_for_other_engines(queue: ReplayQueue, history: Path) -> None:
+    await queue.set_engines(["old"], 1)
+    attempt, _ = await queue.begin()
+    await fill(queue, 0, 1)
+    failed = await waiting(queue.next_unsynced(0))
+    await queue.claim(0, 1, 0, 2, attempt)
+    error = WeightSyncError("gone", engine=1, phase="send", version=0)
+    await queue.unsynced(1, error, attempt)
+    await queue.unsynced(1, error, attempt)  # an answer was lost
+    found = await failed
+    assert found is not None and (found[0], str(found[1])) == (1, str(error))
+    claims = [await waiting(queue.claim(1, 1, rank, 2, attempt)) for rank in range(2)]
+    await queue.set_engines(["late"], 1)
+    await asyncio.sleep(0)
+    assert not any(claim.done() for claim in claims)
+    await queue.set_engines(["new"], 2)
+    assert await asyncio.gather(*claims) == [Resync(2, ("new",))] * 2
+    assert [name for name, _ in events(history)].count("unsynced") == 1
+
+
+# --- groups that are lost, or late ---------------------------------------------------------------------------------------------
+
+
+async def test_lost_groups_are_recalled_and_the_others_of_their_step_are_ready_again(queue: ReplayQueue, history: Path) -> None:
+    attempt, _ = await queue.begin()
+    await fill(queue, 0, 1)
+    assert isinstance(await queue.claim(0, 1, 0, 1, attempt), Work)
+    recalls = await waiting(queue.next_recalls(0))
+    await queue.lost(1, [1], attempt)
+    assert await recalls == [Recall(1, "lost")]
+    assert queue.account()["ready"] == queue.account()["admitted"] == 1
+    claim = await waiting(queue.claim(1, 1, 0, 1, attempt))
+    await put(queue, 1)
+    work = await claim
+    assert isinstance(work, Work) and work.ordinals == (0, 1)
+    await queue.ack(StepResult(1, {}), "digest", attempt)
+    assert audit(read(history), max_staleness=1).violations == ()
+
+
+async def test_a_step_that_was_trained_cannot_be_made_anew(queue: ReplayQueue) -> None:
+    attempt, _ = await queue.begin()
+    await fill(queue, 0, 1)
+    await train(queue, 1, attempt, turn=0)
+    attempt, _ = await queue.begin()
+    assert isinstance(await queue.claim(0, 1, 0, 1, attempt), Work)
+    with pytest.raises(LostGroup, match="step 1"):
+        await queue.lost(1, [1], attempt)
+    assert queue.account()["trained"] == 2
+
+
+async def test_what_holds_a_full_step_back_is_dropped_as_stale_after_the_deadline(make: Make, history: Path) -> None:
+    queue = await make(max_staleness=0, stale_after_s=0.01)
+    attempt, _ = await queue.begin()
+    await queue.admit([0, 1])
+    await put(queue, 0)
+    await queue.confirm(0, 1, "digest", attempt)  # from here on admitted prompts are younger
+    await queue.admit([2])
+    claim = asyncio.ensure_future(queue.claim(0, 2, 0, 1, attempt))
+    recalls = await waiting(queue.next_recalls(0))
+    await asyncio.wait({claim}, timeout=0.1)
+    assert not claim.done() and not recalls.done()  # the step is not full, so none is held back
+    await put(queue, 2, version=1)
+    assert await recalls == [Recall(1, "stale")]
+    work = await claim
+    assert isinstance(work, Work) and work.ordinals == (0, 2)
+    assert not await put(queue, 1)  # it came too late
+    assert queue.account()["dropped"] == 1
+    dropped = [line for line in read(history) if line["event"] == "dropped"]
+    assert [(line["ordinals"], line["reason"]) for line in dropped] == [([1], "stale")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
 import json
 import random
 import weakref
@@ -31,6 +30,7 @@ from services.training.conductor import Conductor
 from services.training.keeper import Keeper
 from services.training.pool import Pool
 from tests.unit.recipes import tiny_recipe
+from tests.unit.training.handles import Handle
 
 R, W = Outcome.RIGHT, Outcome.WRONG
 SMALL = (
@@ -44,40 +44,6 @@ SMALL = (
 )
 SYNCHRONOUS, AHEAD = "replay.max_staleness=0", "replay.max_staleness=1"
 FILTERING = "replay.dynamic_sampling=true"
-
-
-class Method:
-    """A method as Ray calls it: references among its arguments are awaited first, results are references."""
-
-    def __init__(self, function: Callable[..., Any], returns: int = 1) -> None:
-        self._function, self._returns = function, returns
-
-    def options(self, *, num_returns: int = 1, **_: Any) -> Method:
-        return Method(self._function, num_returns)
-
-    def remote(self, *arguments: Any) -> Any:
-        call = asyncio.ensure_future(self._call(arguments))
-        if self._returns == 1:
-            return call
-        return [asyncio.ensure_future(_part(call, index)) for index in range(self._returns)]
-
-    async def _call(self, arguments: Sequence[Any]) -> Any:
-        result = self._function(*[await one if isinstance(one, asyncio.Future) else one for one in arguments])
-        return await result if inspect.isawaitable(result) else result
-
-
-async def _part(call: asyncio.Future[Any], index: int) -> Any:
-    return (await call)[index]
-
-
-class Handle:
-    """An actor of this very event loop."""
-
-    def __init__(self, target: Any) -> None:
-        self._target = target
-
-    def __getattr__(self, name: str) -> Method:
-        return Method(getattr(self._target, name))
 
 
 @dataclass(eq=False)

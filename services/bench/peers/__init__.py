@@ -1,0 +1,1 @@
+"""Other implementations, run by an interpreter that has them: nothing here imports this project."""
