@@ -102,6 +102,20 @@ def test_two_engines_stay_equal_to_the_learner_while_it_runs_ahead(gmpo: Gmpo, w
     mismatches = [line["learner/mismatch"] for line in lines if "learner/mismatch" in line]  # none where all of a step was sampled before
     assert mismatches and max(mismatches) < 1e-4
     assert sorted(trained(run)) == list(range(6 * 4))
+    check_replays(gmpo, run)
+
+
+def check_replays(gmpo: Gmpo, run: Path) -> None:
+    """What a run ahead recorded leads the same learner to the same weights, and another objective to others."""
+    replay = gmpo.start("replay", str(run))
+    assert replay.wait(120) == 0, gmpo.output.read_text()
+    assert "the weights of all 6 are the run's" in gmpo.output.read_text()
+    other = gmpo.start("replay", str(run), "grpo")
+    assert other.wait(120) == 0, gmpo.output.read_text()
+    theirs, ours = (verify_version(place / "policies" / "step-6").weights_sha256 for place in (run, run / "replays" / "grpo"))
+    assert theirs != ours
+    unknown = gmpo.start("replay", str(run), "no_such_objective")
+    assert unknown.wait(60) == 2
 
 
 def test_the_math_file_goes_through_every_pool(gmpo: Gmpo, warm_model: Path, metrics: Metrics, data: Path, tmp_path: Path) -> None:
