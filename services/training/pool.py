@@ -20,6 +20,8 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.errors import EngineError, QueueClosed
+
 KILL_S = 30.0
 """Seconds after which a killed process must be gone."""
 
@@ -63,6 +65,7 @@ class Pool:
         self.members = tuple(Member(index, handle) for index, handle in enumerate(handles))
         self._health, self._wake, self._answer_s = health, wake, answer_s
         self._changed = asyncio.Condition()
+        self._abandoned = False  # nobody is replaced any more
         self.lost: Told = _nobody
         self.back: Told = _nobody
 
@@ -79,7 +82,9 @@ class Pool:
     async def least_loaded(self, wanted: Member | None = None) -> AsyncIterator[Member]:
         """The living member with the least work (or `wanted`, if it lives), counted as busy inside the block; waits until one lives."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self.living)
+            await self._changed.wait_for(lambda: self.living or self._abandoned)
+            if not self.living:
+                raise EngineError("no actor of the pool lives, and the run is too far at its end to replace one")
             member = wanted if wanted and wanted.up else min(self.living, key=lambda member: (member.load, member.index))
             member.load += 1
         try:
@@ -88,10 +93,15 @@ class Pool:
             member.load -= 1
 
     async def watch(self, *, every_s: float) -> None:
-        """Look after all members until cancelled: one health call every so often, or at once where someone had a suspicion."""
-        async with asyncio.TaskGroup() as tasks:
-            for member in self.members:
-                tasks.create_task(self._look_after(member, every_s))
+        """Look after all members until cancelled, or until there is no run for them: one health call every so often, or at a suspicion."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for member in self.members:
+                    tasks.create_task(self._look_after(member, every_s))
+        except* QueueClosed:
+            async with self._changed:
+                self._abandoned = True
+                self._changed.notify_all()
 
     def suspect(self, member: Member) -> None:
         """Something went wrong with a member: it is looked at, and gets no work before it is found well."""

@@ -42,8 +42,6 @@ from services.training.warmup import warm_policy
 T = TypeVar("T")
 
 STOP_POLL_S = 1.0
-CLOSING_S = 60.0
-"""Time that work in hand has once the learner group has left."""
 LEARNER_END_S = 60.0
 """Time the learner group has to leave once the queue is closed."""
 
@@ -219,9 +217,9 @@ class _Run:
             conductor = Conductor(recipe, self._stream, pools, queue, keeper, self._run, self._console, self._sinks, step=step)
             # The queue closes early only when the learner group has ended: in good order, or with an error that `learning` raises.
             with contextlib.suppress(QueueClosed):
-                seconds = await _while_learning(learning, pools.start(recipe.generation.start_timeout_s), queue)
+                seconds = await _while_learning(learning, pools.start(recipe.generation.start_timeout_s), queue, completes=False)
                 self._console.event(f"engines up in {max(seconds):.1f} s")
-                await _while_learning(learning, conductor.run(), queue)
+                await _while_learning(learning, conductor.run(), queue, completes=True)
             await learning
             self._console.event(_ending(conductor.step, recipe.run.steps, time.monotonic() - began))
         finally:
@@ -250,18 +248,20 @@ class _Run:
         self._stop_asked.set()
 
 
-async def _while_learning(learning: asyncio.Task[None], work: Awaitable[T], queue: Any) -> T:
-    """The result of `work`. If the learner group ends first: its failure; or, ended in good order, QueueClosed, with the queue closed."""
+async def _while_learning(learning: asyncio.Task[None], work: Awaitable[T], queue: Any, *, completes: bool) -> T:
+    """The result of `work`. If the learner group ends first, in good order, the queue is closed: some work then completes by itself.
+
+    Raises the failure of a learner group that ends otherwise, and QueueClosed for work that does not complete.
+    """
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task, learning}, return_when=asyncio.FIRST_COMPLETED)
         if learning.done() and not task.done():
             learning.result()
             await queue.close.remote()
-            await asyncio.wait({task}, timeout=CLOSING_S)
-        if not task.done():
-            raise QueueClosed("the learner group has left")
-        return task.result()
+            if not completes:
+                raise QueueClosed("the learner group has left")
+        return await task
     finally:
         task.cancel()
 

@@ -101,7 +101,7 @@ async def test_with_the_last_engine_nobody_is_announced_until_one_is_back(servic
 async def test_an_engine_is_back_when_it_has_confirmed_the_present_version(service: Service) -> None:
     member = service.pool.members[0]
     await service.pool.lost(member, "gone")
-    coming = asyncio.create_task(service.pool.back(member, "ready again"))
+    coming = asyncio.ensure_future(service.pool.back(member, "ready again"))
     while service.events[-1] != "engines 3: a b c":
         await asyncio.sleep(0)
     for _ in range(3):

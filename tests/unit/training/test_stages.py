@@ -85,7 +85,7 @@ async def test_whoever_came_through_begins_anew() -> None:
 
 async def test_one_prompts_deaths_are_not_anothers() -> None:
     bench = Bench(in_turn(RayActorError(), RayActorError(), "0", "1"))
-    assert await asyncio.gather(bench.run(0), bench.run(1)) == ["0", "1"]
+    assert list(await asyncio.gather(bench.run(0), bench.run(1))) == ["0", "1"]
 
 
 async def test_prompts_under_suspicion_go_one_at_a_time_and_the_others_are_not_held_up() -> None:
@@ -110,7 +110,7 @@ async def test_prompts_under_suspicion_go_one_at_a_time_and_the_others_are_not_h
     assert seen == [0, 1, 0, 2]  # prompt 1 waits for prompt 0
     gates[0].set()
     gates[1].set()
-    assert await asyncio.gather(*suspects) == ["done", "done"]
+    assert list(await asyncio.gather(*suspects)) == ["done", "done"]
 
 
 @pytest.mark.parametrize("error", [task_error(VerifierError("a bug")), ObjectLostError("00", None, "")])

@@ -1,0 +1,131 @@
+"""Writes checkpoints in children of its own, and kills each child at another moment: at its first write, its second, and so on.
+
+`python -m tests.integration.killed_saver ROOT` leaves ROOT/N for the child that was killed at the N-th moment, with the file `committed`:
+the steps that were told to be safe. The last child comes through.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pyarrow.fs import FileSystem, LocalFileSystem
+
+from actors.learner import backends, checkpoint_store
+from actors.learner.checkpoint import Waiting
+from actors.learner.config import LearnerConfig
+from actors.learner.learner import Learner, LearnerSpec
+from actors.learner.saver import Saver
+from tests.tiny_model import build_model
+
+STEPS = (1, 2, 3)
+"""Saved one after the other with two kept: the last takes the first away."""
+
+
+class Moments:
+    """Counts what changes the disk, and kills the process at one of them: before it, or with half of it done."""
+
+    def __init__(self, deadly: int) -> None:
+        self._deadly, self._count, self._lock = deadly, 0, threading.Lock()
+
+    def come(self, half: Callable[[], Any] = lambda: None) -> None:
+        with self._lock:
+            self._count += 1
+            if self._count == self._deadly:
+                half()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.come()
+            result = function(*arguments, **named)
+            self.come()
+            return result
+
+        return counted
+
+
+def arm(moments: Moments) -> None:
+    """Put a moment before, within and after everything that a checkpoint does to the disk."""
+    real_open, real_save = io.open, torch.save
+
+    class File(io.FileIO):
+        def write(self, content: Any, /) -> int:
+            moments.come(lambda: super(File, self).write(bytes(content)[: len(bytes(content)) // 2]))
+            return super().write(content)
+
+    def opened(path: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        if "w" not in mode:
+            return real_open(path, mode, *arguments, **named)
+        moments.come()
+        file = File(path, "w")
+        return file if "b" in mode else io.TextIOWrapper(file, encoding="utf-8")
+
+    def save(value: Any, target: Any) -> None:
+        moments.come()
+        real_save(value, target)
+        if isinstance(target, Path):
+            moments.come(lambda: os.truncate(target, target.stat().st_size // 2))
+
+    class Disk(LocalFileSystem):
+        def open_output_stream(self, path: str, *_: Any, **__: Any) -> Any:
+            return opened(path, "wb")
+
+        def create_dir(self, path: str, *, recursive: bool = True) -> None:
+            moments.around(super().create_dir)(path, recursive=recursive)
+
+        def delete_dir(self, path: str) -> None:
+            files = sorted(Path(path).iterdir())
+            moments.come(lambda: [file.unlink() for file in files[: len(files) // 2]])
+            super().delete_dir(path)
+
+        def delete_file(self, path: str) -> None:
+            moments.around(super().delete_file)(path)
+
+    def open_root(root: str) -> tuple[FileSystem, str]:
+        return Disk(), root
+
+    io.open, torch.save, checkpoint_store.open_root = opened, save, open_root  # type: ignore[assignment]
+    os.fsync, os.rename, os.replace = moments.around(os.fsync), moments.around(os.rename), moments.around(os.replace)
+
+
+def write_checkpoints(root: Path, deadly: int) -> None:
+    """All steps, unless the deadly moment comes."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    config = LearnerConfig()
+    learner = Learner(backends.build(build_model(), config, dtype="float32", device=torch.device("cpu")), LearnerSpec(config, 1.0, 1))
+    saver = Saver(str(root / "checkpoints"), keep=2, rank=0)
+    told = os.open(root / "committed", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    arm(Moments(deadly))
+    for step in STEPS:
+        saver.save(learner, step, Waiting(), lambda step=step: os.write(told, f"{step}\n".encode()) and None)
+        saver.wait()
+
+
+def main(root: Path) -> None:
+    """Fork children until one comes through."""
+    torch.set_num_threads(1)
+    deadly = 0
+    while True:
+        deadly += 1
+        place = root / str(deadly)
+        place.mkdir()
+        child = os.fork()
+        if child == 0:
+            write_checkpoints(place, deadly)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            sys.exit(os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
