@@ -174,6 +174,9 @@ def generation(
 def pipeline(
     engines: Annotated[int, typer.Option(min=1, help="Simulated engines, where overlap is measured.")] = 4,
     growth: Annotated[list[int] | None, typer.Option(min=1, help="Simulated engines; repeatable, by default 1 to 256.")] = None,
+    learning: Annotated[
+        list[float] | None, typer.Option(min=0.01, help="Learning, times the longest response; repeatable, by default 0.5, 1 and 2.")
+    ] = None,
     longest_s: Annotated[float, typer.Option(min=0.01, help="Seconds of the longest response.")] = 10.0,
     steps: Annotated[int, typer.Option(min=2, help="Steps of each run; the first is not counted.")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each case of the overlap.")] = 1,
@@ -183,7 +186,8 @@ def pipeline(
     """Seconds a step of the real pipeline over simulated engines and learner, against their makespan and learning; and growth."""
     from services.bench.pipeline import Settings, run
 
-    sizes: dict[str, Any] = {"growth": tuple(sorted(set(growth)))} if growth else {}
+    given = {"growth": tuple(sorted(set(growth or ()))), "learning": tuple(sorted(set(learning or ())))}
+    sizes: dict[str, Any] = {name: values for name, values in given.items() if values}
     settings = Settings(engines=engines, longest_s=longest_s, steps=steps, repeats=repeats, **sizes)
     report, overlap, grown = run(settings)
     _tell(report, json)

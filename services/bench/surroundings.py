@@ -4,10 +4,9 @@ the driver takes in.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,13 @@ BYTES_RECEIVED = 128
 
 
 @contextmanager
-def own_cluster(*, object_store_mib: int = 512, environment: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A Ray cluster on this machine for as long as the block lasts; its processes get `environment` beside what this one has."""
-    before = dict(os.environ)
-    os.environ.update(environment or {})
+def own_cluster(*, object_store_mib: int = 512) -> Iterator[None]:
+    """A Ray cluster on this machine for as long as the block lasts."""
     cluster.connect(ClusterConfig(address="local", object_store_mib=object_store_mib))
     try:
         yield
     finally:
         ray.shutdown()
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def place(kind: type[Any], *arguments: Any, concurrency: int | None = None) -> Any:

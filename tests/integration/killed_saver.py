@@ -1,17 +1,18 @@
 """Writes checkpoints in children of its own, and kills each child at another moment: at its first write, its second, and so on.
 
-`python -m tests.integration.killed_saver ROOT` leaves ROOT/N for the child that was killed at the N-th moment, with the file `committed`:
-the steps that were told to be safe. The last child comes through.
+`python -m tests.integration.killed_saver ROOT` leaves ROOT/N for the child that was killed at the N-th moment of writing step 3, with the
+file `committed`: the steps that were told to be safe. The last child comes through.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from actors.learner.learner import Learner, LearnerSpec
 from actors.learner.saver import Saver
 from tests.tiny_model import build_model
 
-STEPS = (1, 2, 3)
-"""Saved one after the other with two kept: the last takes the first away."""
+BEFORE, STEP = (1, 2), 3
+"""Two are kept, so that step 3 takes step 1 away."""
 
 
 class Moments:
@@ -58,8 +59,12 @@ def arm(moments: Moments) -> None:
     real_open, real_save = io.open, torch.save
 
     class File(io.FileIO):
+        begun = False
+
         def write(self, content: Any, /) -> int:
-            moments.come(lambda: super(File, self).write(bytes(content)[: len(bytes(content)) // 2]))
+            if not self.begun:
+                self.begun = True
+                moments.come(lambda: super(File, self).write(bytes(content)[: len(bytes(content)) // 2]))
             return super().write(content)
 
     def opened(path: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
@@ -97,34 +102,40 @@ def arm(moments: Moments) -> None:
     os.fsync, os.rename, os.replace = moments.around(os.fsync), moments.around(os.rename), moments.around(os.replace)
 
 
-def write_checkpoints(root: Path, deadly: int) -> None:
-    """All steps, unless the deadly moment comes."""
+def write_checkpoints(root: Path, steps: Sequence[int], moments: Moments | None = None) -> None:
+    """Save these steps one after the other; armed, if there is a deadly moment among `moments`."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     config = LearnerConfig()
     learner = Learner(backends.build(build_model(), config, dtype="float32", device=torch.device("cpu")), LearnerSpec(config, 1.0, 1))
-    saver = Saver(str(root / "checkpoints"), keep=2, rank=0)
+    saver = Saver(str(root / "checkpoints"), keep=len(BEFORE), rank=0)
     told = os.open(root / "committed", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    arm(Moments(deadly))
-    for step in STEPS:
+    if moments is not None:
+        arm(moments)
+    for step in steps:
         saver.save(learner, step, Waiting(), lambda step=step: os.write(told, f"{step}\n".encode()) and None)
         saver.wait()
 
 
+def live(root: Path, steps: Sequence[int], moments: Moments | None = None) -> int:
+    """Do it in a child; its exit status, negative for the signal that killed it."""
+    child = os.fork()
+    if child == 0:
+        write_checkpoints(root, steps, moments)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def main(root: Path) -> None:
-    """Fork children until one comes through."""
+    """Kill children until one comes through."""
     torch.set_num_threads(1)
-    deadly = 0
-    while True:
+    first = root / "0"
+    first.mkdir()
+    status, deadly = live(first, BEFORE), 0
+    while deadly == 0 or status == -signal.SIGKILL:
         deadly += 1
-        place = root / str(deadly)
-        place.mkdir()
-        child = os.fork()
-        if child == 0:
-            write_checkpoints(place, deadly)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            sys.exit(os.waitstatus_to_exitcode(status))
+        shutil.copytree(first, root / str(deadly))
+        status = live(root / str(deadly), [STEP], Moments(deadly))
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,62 @@ def test_whenever_a_learner_is_killed_the_last_checkpoint_that_it_told_of_is_who
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     lives = sorted(tmp_path.iterdir(), key=lambda place: int(place.name))
-    assert len(lives) > 50  # moments at which a child was killed
+    assert len(lives) > 15
     for life in lives:
-        told = [int(line) for line in (life / "committed").read_text().split()] if (life / "committed").exists() else []
+        told = int((life / "committed").read_text().split()[-1])
         found, damages = newest_whole(str(life / "checkpoints"))
-        newest = found.step if found else 0
-        assert newest in {max(told, default=0), max(told, default=0) + 1}, f"killed at moment {life.name}"
+        assert found is not None and found.step in {told, told + 1}, f"killed at moment {life.name}"
         assert len(damages) <= 1
-    assert told == [1, 2, 3] and not damages
+    assert told == 3 and not damages
+
+
+# --- a prompt that kills whoever works on it -------------------------------------------------------------------------------------
+
+POISON = 3
+
+
+class Frail:
+    """An actor whose process does not survive one prompt."""
+
+    async def ready(self) -> None:
+        """Up."""
+
+    async def work(self, prompt: Prompt) -> tuple[int, str]:
+        """What a stage gives: metadata and payload."""
+        if prompt.ordinal == POISON:
+            os._exit(1)
+        await asyncio.sleep(0.2)  # so that others are under way beside the poison
+        return prompt.ordinal, "payload"
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+async def through(prompts: list[Prompt], most_deaths: int) -> list[Any]:
+    """What comes of these prompts, all sent at once through one stage of two actors."""
+
+    async def wake(member: Member) -> None:
+        await member.handle.ready.remote()
+
+    actors = [ray.remote(Frail).options(num_cpus=0, max_concurrency=100, max_restarts=-1).remote() for _ in range(2)]
+    pool, stages = Pool(actors, wake=wake), Stages(most_deaths)
+    await pool.start()
+    watching = asyncio.create_task(pool.watch(every_s=1.0))
+    calls = (stages.run(prompt, pool, lambda actor, prompt=prompt: actor.work.options(num_returns=2).remote(prompt)) for prompt in prompts)
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    watching.cancel()
+    for actor in actors:
+        ray.kill(actor)
+    return [one[0] if isinstance(one, tuple) else one for one in found]
+
+
+def test_a_prompt_that_kills_its_workers_is_left_out_and_its_neighbours_come_through(cluster: None) -> None:
+    prompts = [Prompt(ordinal, "math", np.zeros(1, dtype=np.int32), "1", "", f"file#{ordinal}") for ordinal in range(8)]
+    found = asyncio.run(asyncio.wait_for(through(prompts, most_deaths=3), 120))
+    poisoned = found.pop(POISON)
+    assert isinstance(poisoned, PoisonedPrompt) and f"prompt {POISON}" in str(poisoned)
+    assert found == [ordinal for ordinal in range(8) if ordinal != POISON]

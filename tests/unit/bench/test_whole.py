@@ -81,7 +81,7 @@ def test_the_random_policy_has_25_million_parameters_and_ends_a_response_after_a
     prompt = tokenizer("483920=", add_special_tokens=False, return_tensors="pt")["input_ids"]
     chance = model(prompt).logits[0, -1].softmax(-1)[tokenizer.eos_token_id].item()
     assert 24e6 < sum(one.numel() for one in model.parameters()) < 26e6
-    assert (len(tokenizer), prompt.shape[1], model.config.use_cache) == (90, 7, True)
+    assert (model.config.vocab_size, prompt.shape[1], model.config.use_cache) == (90, 7, True)
     assert 1 / 300 < chance < 1 / 30
 
 
