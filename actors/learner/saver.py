@@ -40,7 +40,7 @@ class Saver:
     def save(
         self, learner: Learner, step: int, waiting: Waiting, committed: Callable[[], None], *, allowed: Callable[[], None] = lambda: None
     ) -> None:
-        """Take a snapshot and return. In the thread, on rank 0, `allowed` returns when the checkpoint may count; `committed` hears that it does."""
+        """Take a snapshot and return. On rank 0 `allowed` returns when the checkpoint may count, and `committed` hears that it does."""
         self.wait()
         snapshot = checkpoint.take(learner, step=step, rank=self._rank, waiting=waiting)
         self._pending = self._thread.submit(self._write, snapshot, allowed, committed)

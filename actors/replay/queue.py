@@ -23,7 +23,7 @@ from actors.replay.history import History, read
 from actors.replay.ledger import FINAL, Ledger, State
 from actors.replay.selection import choose, tells_apart
 from actors.replay.standing import Claim, Event, Standing
-from actors.types import Assignment, GroupMeta, Held, Resync, StepResult, Stop, Work
+from actors.types import Assignment, Held, Resync, StepResult, Stop, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,15 @@ class Belongings:
     recorded: Mapping[int, Claim] = field(default_factory=dict)  # steps that an earlier driver trained beyond the checkpoint
     engines: Sequence[Any] = ()
     epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A group that has come through the pools."""
+
+    held: Held
+    stages: Sequence[State]  # that it went through
+    seconds: Mapping[str, float] = field(default_factory=dict)  # each of them took
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +198,12 @@ class ReplayQueue:
             for ordinal in ordinals:
                 self._ready.pop(ordinal, None)
 
-    async def put(self, meta: GroupMeta, ref: Sequence[Any], stages: Sequence[State], seconds: dict[str, float]) -> bool:
-        """A group has come through the pools; waits while the queue is full. False: it was dropped, now or before, and its ref let go."""
+    async def put(self, arrivals: Sequence[Arrival]) -> list[bool]:
+        """Groups have come through the pools; waits while the queue is full. False: it was dropped, now or before, and its ref let go."""
+        return [await self._take_in(arrival.held, arrival.stages, arrival.seconds) for arrival in arrivals]
+
+    async def _take_in(self, held: Held, stages: Sequence[State], seconds: Mapping[str, float]) -> bool:
+        meta, _ = held
         async with self._open():
             if self._settled(meta.ordinal):
                 return self._standing.ledger[meta.ordinal].state is not State.DROPPED
@@ -202,8 +215,8 @@ class ReplayQueue:
                 return False
             if self._settled(meta.ordinal):  # while this call waited for room
                 return self._standing.ledger[meta.ordinal].state is not State.DROPPED
-            self._record(State.READY, ordinals=[meta.ordinal], stages=list(stages), versions=list(meta.versions), seconds=seconds)
-            self._ready[meta.ordinal] = meta, ref
+            self._record(State.READY, ordinals=[meta.ordinal], stages=list(stages), versions=list(meta.versions), seconds=dict(seconds))
+            self._ready[meta.ordinal] = held
             self._changed.notify_all()
             return True
 

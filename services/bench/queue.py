@@ -25,10 +25,12 @@ import ray
 
 from actors.errors import ConfigError, GmpoError
 from actors.replay.ledger import State
+from actors.replay.queue import Arrival
 from services.bench.payloads import Consumer, Producers
 from services.bench.results import Aim, Report, Row, Spread, device_name, ratios
 from services.bench.surroundings import control_recipe, own_cluster, place, received_bytes, touched_store_bytes
 from services.training.admission import Admission
+from services.training.gathering import Gathering
 from services.training.keeper import Keeper
 from services.training.pools import replay_queue
 from services.training.rundir import RunDirectory
@@ -149,16 +151,22 @@ class _Driver:
     def __init__(self, queue: Any, admission: Admission, ordinals: Iterator[int]) -> None:
         self._queue, self._admission, self._ordinals = queue, admission, ordinals
         self._keeper, self._step = Keeper(), 0
+        self._admit = Gathering(self._admit_all)
+        self._put: Gathering[Arrival, bool] = Gathering(lambda arrivals: queue.put.remote(arrivals))
+
+    async def _admit_all(self, ordinals: Sequence[int]) -> Sequence[None]:
+        await self._queue.admit.remote(list(ordinals))
+        return [None] * len(ordinals)
 
     async def drive(self, producer: Any) -> None:
         """One producer's groups, one after the other."""
         for ordinal in self._ordinals:
             await self._admission.admit(1)
-            await self._queue.admit.remote([ordinal])
+            await self._admit(ordinal)
             answer, group = producer.group.options(num_returns=2).remote(ordinal, self._step)
             meta = await answer
             self._keeper.keep(meta, group)
-            await self._queue.put.remote(meta, [group], STAGES, {})
+            await self._put(Arrival((meta, [group]), STAGES))
 
     async def follow(self, steps: int) -> None:
         """Let go of what is trained, and admit more."""

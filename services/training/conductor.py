@@ -26,7 +26,7 @@ from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
 from actors.replay.freeze import FrozenStep
 from actors.replay.ledger import State
-from actors.replay.queue import Published
+from actors.replay.queue import Arrival, Published
 from actors.types import GRADED, GroupMeta, Prompt
 from services.config import Recipe
 from services.telemetry.console import Console
@@ -34,6 +34,7 @@ from services.telemetry.sinks import Sinks
 from services.training.admission import Admission
 from services.training.engines import Engines
 from services.training.evaluation import Evaluation, evaluate
+from services.training.gathering import Gathering
 from services.training.keeper import Keeper
 from services.training.pool import Member
 from services.training.pools import Pools
@@ -70,6 +71,8 @@ class Conductor:
         self._start = self._step = step
         self._places = (recipe.run.steps - step) * recipe.run.prompts_per_step - len(keeper)  # still to be given to prompts
         self._admission = Admission(recipe.outstanding, taken=len(keeper))
+        self._admit = Gathering(self._admit_all)
+        self._put: Gathering[Arrival, bool] = Gathering(lambda arrivals: queue.put.remote(arrivals))
         self._engines = Engines(pools.generation, queue)
         self._stages = Stages(recipe.health.deaths)
         self._ordinals: Iterator[int] = iter(())  # what is to be admitted next
@@ -129,11 +132,15 @@ class Conductor:
         """Get a group for each place: admit as many prompts together, wait for all, and again for as many as were dropped."""
         while places and not self._failure:
             ordinals = list(itertools.islice(self._ordinals, places))
-            await self._queue.admit.remote(ordinals)
+            await self._admit(ordinals)
             sending = self._send_together if self._synchronous else self._send
             travels = await sending([self._stream.nth(ordinal) for ordinal in ordinals])
             kept = await asyncio.gather(*travels, return_exceptions=True)
             places = sum(one is False or isinstance(one, asyncio.CancelledError) for one in kept)
+
+    async def _admit_all(self, lots: Sequence[Sequence[int]]) -> Sequence[None]:
+        await self._queue.admit.remote([ordinal for lot in lots for ordinal in lot])
+        return [None] * len(lots)
 
     async def _send(self, prompts: Sequence[Prompt]) -> list[asyncio.Task[bool]]:
         return [self._set_out(prompt) for prompt in prompts]
@@ -165,7 +172,7 @@ class Conductor:
                 await self._queue.drop.remote(prompt.ordinal, "poisoned")
                 return False
             except ray.exceptions.ObjectLostError:  # with the node that held it: from the start
-                await self._queue.admit.remote([prompt.ordinal])
+                await self._admit([prompt.ordinal])
 
     async def _pass_through(self, prompt: Prompt, on: Member | None) -> bool:
         pools, run = self._pools, self._stages.run
@@ -181,7 +188,7 @@ class Conductor:
             meta, seconds["scored"] = replace(meta, kl=scoring.kl), scoring.seconds
             stages.append(State.SCORED)
         self._keeper.keep(meta, group)  # before the queue has it: its step may be published before `put` returns
-        kept: bool = await self._queue.put.remote(meta, [group], stages, seconds)
+        kept = await self._put(Arrival((meta, [group]), stages, seconds))
         if not kept:
             self._keeper.drop(prompt.ordinal)
         await self._give_up_after(meta, kept)

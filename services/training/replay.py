@@ -23,7 +23,7 @@ from actors.errors import ConfigError
 from actors.records import Recorded, read_groups, records
 from actors.replay.history import read
 from actors.replay.ledger import State
-from actors.replay.queue import Belongings
+from actors.replay.queue import Arrival, Belongings
 from actors.weights.version import version_path
 from services import cluster
 from services.config import Recipe, load_recipe, parse_recipe, resolved
@@ -137,8 +137,8 @@ async def _feed(queue: Any, batches: list[Path], sinks: Sinks, tell: Callable[[s
         batch = read_groups(path)
         await queue.admit.remote([meta.ordinal for meta in batch.metas])
         held = [ray.put(group) for group in batch.groups]
-        for meta, ref in zip(batch.metas, held, strict=True):
-            await queue.put.remote(meta, [ref], _stages(batch), {})
+        stages = _stages(batch)
+        await queue.put.remote([Arrival((meta, [ref]), stages) for meta, ref in zip(batch.metas, held, strict=True)])
         published = await queue.next_published.remote(step - 1)
         if published is None:
             return

@@ -1,4 +1,4 @@
-"""What rarely happens to a run: a full disk, a damaged checkpoint, a dead cluster, calls that are lost, an engine that stalls, a full store."""
+"""What rarely happens to a run: a full disk, a damaged checkpoint, a dead cluster, lost calls, a stalled engine, a full object store."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -84,12 +85,13 @@ class Gmpo:
 
     def leftovers(self) -> list[str]:
         """Command lines of living processes that these runs started."""
-        return [" ".join(process.cmdline()) or process.name() for process in self._ours()]
+        return [title for process in self._ours() if (title := _title(process))]
 
     def end(self) -> None:
         """Kill whatever is left, so that a failed test harms no other."""
         for process in self._ours():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def _ours(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if self._is_ours(process)]
@@ -112,12 +114,17 @@ def happened(run: Path, event: str) -> int:
     return sum(line["event"] == event for line in read(run / "ledger.jsonl"))
 
 
+def _title(process: psutil.Process) -> str:
+    """A process's command line, or its name; nothing if it has just ended."""
+    try:
+        return " ".join(process.cmdline()).strip() or process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def _is_actor(process: psutil.Process, kind: str) -> bool:
     """Ray names a process after its actor's class and, while it works, the method."""
-    try:
-        title = process.cmdline()[0].strip()
-    except (psutil.NoSuchProcess, IndexError):
-        return False
+    title = _title(process)
     return title == f"ray::{kind}" or title.startswith(f"ray::{kind}.")
 
 

@@ -75,7 +75,8 @@ def arm(moments: Moments) -> None:
         return file if "b" in mode else io.TextIOWrapper(file, encoding="utf-8")
 
     def save(value: Any, target: Any) -> None:
-        moments.come()
+        if isinstance(target, Path):
+            moments.come()
         real_save(value, target)
         if isinstance(target, Path):
             moments.come(lambda: os.truncate(target, target.stat().st_size // 2))

@@ -17,7 +17,7 @@ from actors.learner.config import KlConfig, ZScoreAdvantage
 from actors.replay.audit import audit
 from actors.replay.history import read
 from actors.replay.ledger import State
-from actors.replay.queue import Belongings, QueueSpec, Recall, ReplayQueue
+from actors.replay.queue import Arrival, Belongings, QueueSpec, Recall, ReplayQueue
 from actors.replay.standing import Claim
 from actors.types import Assignment, GroupMeta, Outcome, Resync, StepResult, Stop, Work
 
@@ -79,7 +79,8 @@ async def fill(queue: ReplayQueue, *ordinals: int, version: int = 0) -> None:
 
 async def put(queue: ReplayQueue, ordinal: int, version: int = 0, **changes: Any) -> bool:
     """A group arrives; keywords change its meta."""
-    return await queue.put(replace(meta(ordinal, version), **changes), [f"ref {ordinal}"], STAGES, {"generated": 0.1})
+    held = replace(meta(ordinal, version), **changes), [f"ref {ordinal}"]
+    return (await queue.put([Arrival(held, STAGES, {"generated": 0.1})]))[0]
 
 
 async def train(queue: ReplayQueue, step: int, attempt: int, turn: int) -> Work:

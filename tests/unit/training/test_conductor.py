@@ -63,7 +63,7 @@ class World:
     under_way: int = 0
     most_under_way: int = 0
     calls: list[tuple[str, int]] = field(default_factory=list)
-    hooks: dict[int, Callable[[], Any]] = field(default_factory=dict)  # by ordinal, called as its generation begins
+    hooks: dict[int, Callable[..., Any]] = field(default_factory=dict)  # by ordinal, called as its generation begins
     payloads: weakref.WeakSet[Group] = field(default_factory=weakref.WeakSet)
 
     async def hold(self) -> None:
