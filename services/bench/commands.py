@@ -101,8 +101,8 @@ def whole(
     warmup_steps: Annotated[int, typer.Option(min=1, help="First steps left out; of this project max_staleness more.")] = 1,
     timed_steps: Annotated[int | None, typer.Option(min=1, help="Steps that count; by default 2 (25m) and 6 (tiny).")] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores that either side may use.")] = 2,
-    engine_threads: Annotated[int, typer.Option(min=1, help="Of this project's engine.")] = 2,
-    learner_threads: Annotated[int, typer.Option(min=1, help="Of this project's learner.")] = 2,
+    engine_threads: Annotated[int, typer.Option(min=1, help="Of this project's engine.")] = 1,
+    learner_threads: Annotated[int, typer.Option(min=1, help="Of this project's learner.")] = 1,
     max_staleness: Annotated[int, typer.Option(min=0, help="0: this project generates and learns by turns, too.")] = 1,
     json: Json = None,
 ) -> None:

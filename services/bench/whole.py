@@ -45,8 +45,8 @@ class Settings:
     warmup_steps: int = 1  # left out; of ours max_staleness more: the queue is full then
     timed_steps: int | None = None  # None: what each case says
     cores: int = 2
-    engine_threads: int = 2
-    learner_threads: int = 2
+    engine_threads: int = 1  # beside a learner with as many: more threads than cores wait for each other
+    learner_threads: int = 1
     max_staleness: int = 1
     seed: int = 0
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def arm(moments: Moments) -> None:
         if isinstance(target, Path):
             moments.come(lambda: os.truncate(target, target.stat().st_size // 2))
 
-    class Disk(LocalFileSystem):
+    class Disk(LocalFileSystem):  # type: ignore[misc]  # pyarrow has no types
         def open_output_stream(self, path: str, *_: Any, **__: Any) -> Any:
             return opened(path, "wb")
 
@@ -90,7 +91,7 @@ def arm(moments: Moments) -> None:
 
         def delete_dir(self, path: str) -> None:
             files = sorted(Path(path).iterdir())
-            moments.come(lambda: [file.unlink() for file in files[: len(files) // 2]])
+            moments.come(lambda: list(map(os.unlink, files[: len(files) // 2])))
             super().delete_dir(path)
 
         def delete_file(self, path: str) -> None:
@@ -113,8 +114,12 @@ def write_checkpoints(root: Path, steps: Sequence[int], moments: Moments | None 
     if moments is not None:
         arm(moments)
     for step in steps:
-        saver.save(learner, step, Waiting(), lambda step=step: os.write(told, f"{step}\n".encode()) and None)
+        saver.save(learner, step, Waiting(), partial(_tell, told, step))
         saver.wait()
+
+
+def _tell(file: int, step: int) -> None:
+    os.write(file, f"{step}\n".encode())
 
 
 def live(root: Path, steps: Sequence[int], moments: Moments | None = None) -> int:

@@ -48,12 +48,15 @@ async def through(prompts: list[Prompt], most_deaths: int) -> list[Any]:
     async def wake(member: Member) -> None:
         await member.handle.ready.remote()
 
-    actors = [ray.remote(Frail).options(num_cpus=0, max_concurrency=100, max_restarts=-1).remote() for _ in range(2)]
+    actors: list[Any] = [ray.remote(Frail).options(num_cpus=0, max_concurrency=100, max_restarts=-1).remote() for _ in range(2)]
     pool, stages = Pool(actors, wake=wake), Stages(most_deaths)
     await pool.start()
     watching = asyncio.create_task(pool.watch(every_s=1.0))
-    calls = (stages.run(prompt, pool, lambda actor, prompt=prompt: actor.work.options(num_returns=2).remote(prompt)) for prompt in prompts)
-    found = await asyncio.gather(*calls, return_exceptions=True)
+
+    def call(prompt: Prompt) -> Any:
+        return stages.run(prompt, pool, lambda actor: actor.work.options(num_returns=2).remote(prompt))
+
+    found = await asyncio.gather(*map(call, prompts), return_exceptions=True)
     watching.cancel()
     for actor in actors:
         ray.kill(actor)
