@@ -35,8 +35,10 @@ class Engine:
         self._submission = asyncio.Condition()
 
     async def start(self) -> float:
-        """Bring the engine up; returns the seconds it took."""
+        """Bring the engine up; returns the seconds it took. Called again it does nothing: an answer may have been lost."""
         began = time.monotonic()
+        if self._llm is not None:
+            return 0.0
         os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

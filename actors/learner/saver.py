@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
+from torch.distributed.checkpoint import CheckpointException
 
 from actors.errors import CheckpointError
 from actors.learner import checkpoint, checkpoint_store
@@ -69,8 +70,8 @@ class Saver:
         failure = None
         try:
             files = checkpoint.write(self._root, snapshot, self._group)
-        except Exception as error:  # of whatever kind the storage has: told to all ranks
-            failure = f"rank {self._rank}: {error}"
+        except (Exception, CheckpointException) as error:  # of whatever kind the storage has: told to all ranks
+            failure = f"rank {self._rank}: {_reason(error)}"
         parts: list[Any] = [None] * dist.get_world_size(self._group)
         dist.all_gather_object(parts, (failure, files), group=self._group)
         if failures := [why for why, _ in parts if why]:
@@ -91,3 +92,10 @@ class Saver:
             self._failed(why)
         if self._failures >= MOST_FAILURES:
             raise CheckpointError(f"{why} ({self._failures} in a row)")
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, without the stacks of all ranks that torch gathers in an exception of its own (which is no Exception)."""
+    if isinstance(error, CheckpointException):
+        return "; ".join(dict.fromkeys(f"{type(one).__name__}: {one}" for one, _ in error.failures.values()))
+    return str(error)

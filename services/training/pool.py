@@ -22,6 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.errors import EngineError, QueueClosed
 
+AGAIN_S = 0.2
+"""Seconds before a lost call is made again."""
 KILL_S = 30.0
 """Seconds after which a killed process must be gone."""
 
@@ -35,6 +37,7 @@ class Member:
     up: bool = False
     load: int = 0
     ended: bool = False  # its last process was ended by us, so its death is nobody's fault
+    deaths: int = 0  # processes that died or hung by themselves
     process: tuple[int, str] | None = None  # process id, Ray node
     suspicion: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -108,6 +111,14 @@ class Pool:
         member.up = False
         member.suspicion.set()
 
+    async def died(self, member: Member, deaths: int) -> bool:
+        """Whether a suspected member really died, and by itself, since it had died so many times; waits until it was looked at."""
+        if member.deaths == deaths and not member.ended:
+            self.suspect(member)
+        async with self._changed:
+            await self._changed.wait_for(lambda: member.up or member.deaths > deaths or member.ended or self._abandoned)
+        return member.deaths > deaths
+
     async def end(self, member: Member) -> None:
         """End a member's process; `watch` sees to the next."""
         member.ended = True
@@ -122,7 +133,9 @@ class Pool:
             except TimeoutError:
                 pass
             if (why := await self._ailment(member)) is not None:
-                member.up = False
+                async with self._changed:
+                    member.up, member.deaths = False, member.deaths + (not member.ended)
+                    self._changed.notify_all()
                 await self.lost(member, why)
                 await self._bring_up(member)
             elif not member.up:
@@ -133,19 +146,26 @@ class Pool:
         member.suspicion.clear()
         try:
             async with asyncio.timeout(self._answer_s):
-                if await _process_of(member.handle) != member.process:
-                    return "its process died"
-                await self._health(member.handle)
-            return None
+                return await self._answers(member)
         except TimeoutError:
             why = f"no answer in {self._answer_s:g} s"
-            member.ended = True
         except RayTaskError as error:
             why = str(error.cause or error)
         except RayActorError:
             return "its process died"
         await _end_process(member)
         return why
+
+    async def _answers(self, member: Member) -> str | None:
+        """None once a member says that it is well. A call that is lost says nothing: its process may be another now, or the same."""
+        while True:
+            try:
+                if await _process_of(member.handle) != member.process:
+                    return "its process died"
+                await self._health(member.handle)
+                return None
+            except ActorUnavailableError:
+                await asyncio.sleep(AGAIN_S)
 
     async def _bring_up(self, member: Member) -> Any:
         """Wake a member's process, and the next one if that dies before it takes work. ActorDiedError if none can be built."""

@@ -38,6 +38,7 @@ class Stages:
         """
         while True:
             async with self._turn(prompt), pool.least_loaded(on) as member:
+                deaths = member.deaths
                 meta, payload = call(member.handle)
                 try:
                     found = await meta
@@ -45,7 +46,9 @@ class Stages:
                     ray.cancel(meta)
                     raise
                 except (RayActorError, RayTaskError) as error:
-                    self._died(prompt, pool, member, error)
+                    _raise_unless_the_process_may_be_dead(error)
+                    if await pool.died(member, deaths):
+                        self._count(prompt)
                 else:
                     self._deaths.pop(_name(prompt), None)
                     return found, payload
@@ -58,17 +61,18 @@ class Stages:
         async with self._alone:
             yield
 
-    def _died(self, prompt: Prompt, pool: Pool, member: Member, error: RayActorError | RayTaskError) -> None:
-        """A process may have died under this prompt: have it looked at, and count it if that was not our own doing."""
-        if isinstance(error, RayTaskError) and not isinstance(error.cause, EngineError):
-            raise error
-        pool.suspect(member)
-        if member.ended:
-            return
+    def _count(self, prompt: Prompt) -> None:
+        """A process died under this prompt."""
         self._deaths[_name(prompt)] += 1
         if self._deaths[_name(prompt)] >= self._most_deaths:
             del self._deaths[_name(prompt)]
             raise PoisonedPrompt(f"{self._most_deaths} processes died under prompt {prompt.ordinal} ({prompt.row})")
+
+
+def _raise_unless_the_process_may_be_dead(error: RayActorError | RayTaskError) -> None:
+    """An engine that says that it failed may be dead in a living process."""
+    if isinstance(error, RayTaskError) and not isinstance(error.cause, EngineError):
+        raise error
 
 
 def _name(prompt: Prompt) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import StackSummary
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint import CheckpointException
 
 from actors.errors import CheckpointError
 from actors.learner import backends, checkpoint, checkpoint_store
@@ -110,3 +112,21 @@ def test_a_full_disk_is_told_and_passed_over_and_the_third_time_ends_the_run(
     with pytest.raises(CheckpointError, match=r"no space left on device \(3 in a row\)"):
         saver.wait()
     saver.close()
+
+
+def test_a_failure_that_torch_has_gathered_is_told_without_its_stacks(
+    tmp_path: Path, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its CheckpointException is no Exception, and a real full disk comes as one."""
+
+    def full(*_: Any) -> None:
+        failure = RuntimeError("unexpected pos 704 vs 598")
+        raise CheckpointException("write", {0: (failure, StackSummary()), 1: (failure, StackSummary())})
+
+    told: list[str] = []
+    saver = Saver(str(tmp_path), keep=2, rank=0, failed=told.append)
+    monkeypatch.setattr(checkpoint, "write", full)
+    saver.save(learner, 1, Waiting(), lambda: pytest.fail("committed"))
+    saver.wait()
+    saver.close()
+    assert told == ["the checkpoint of step 1 could not be written: rank 0: RuntimeError: unexpected pos 704 vs 598"]

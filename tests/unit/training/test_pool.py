@@ -138,7 +138,7 @@ async def test_a_dead_member_is_reported_started_and_confirmed_before_it_works(w
     assert pool.members[0].process == (2, "here")
 
 
-async def test_a_member_that_does_not_answer_in_time_is_ended_and_that_is_nobodys_fault(watched: Watched, events: list[str]) -> None:
+async def test_a_member_that_does_not_answer_in_time_is_ended_and_that_counts_as_a_death(watched: Watched, events: list[str]) -> None:
     pool, (process,) = await watched("a", answer_s=0.01)
     process.wakes.clear()
     process.answers.clear()
@@ -146,7 +146,7 @@ async def test_a_member_that_does_not_answer_in_time_is_ended_and_that_is_nobody
     while "wake a" not in events:
         await asyncio.sleep(0)
     assert events == ["end a", "lost a: no answer in 0.01 s", "wake a"]
-    assert pool.members[0].ended
+    assert pool.members[0].deaths == 1
     process.wakes.set()
     await up(pool)
     assert not pool.members[0].ended

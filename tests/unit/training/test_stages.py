@@ -13,7 +13,7 @@ from ray.exceptions import ObjectLostError, RayActorError
 
 from actors.errors import EngineError, PoisonedPrompt, VerifierError
 from actors.types import Prompt
-from services.training.pool import Pool
+from services.training.pool import Member, Pool
 from services.training.stages import Stages
 from tests.unit.training.members import make_pool, task_error
 
@@ -22,7 +22,7 @@ Work = Callable[[int, str], Any]
 
 
 class Bench:
-    """A pool of two, and a stage that does `work`. Whoever is suspected is found well at once."""
+    """A pool of two, and a stage that does `work`. Whoever is suspected is looked at at once."""
 
     def __init__(self, work: Work, *, deaths: int = 2, members: tuple[str, ...] = ("a", "b")) -> None:
         self.pool, self.processes = make_pool(*members, events=[])
@@ -31,7 +31,12 @@ class Bench:
         self.suspected: list[int] = []
         for member in self.pool.members:
             member.up = True
-        self.pool.suspect = lambda member: self.suspected.append(member.index)  # type: ignore[method-assign]
+        self.lively = False  # calls are lost, and no process dies
+        self.pool.died = self._died  # type: ignore[method-assign]
+
+    async def _died(self, member: Member, deaths: int) -> bool:
+        self.suspected.append(member.index)
+        return not member.ended and not self.lively
 
     async def run(self, ordinal: int) -> Any:
         prompt = Prompt(ordinal, "math", np.zeros(1, dtype=np.int32), "1", "", f"file#{ordinal}")
@@ -74,6 +79,12 @@ async def test_deaths_that_we_caused_ourselves_are_nobodys_fault() -> None:
         member.ended = True
     assert await bench.run(0) == "done"
     assert len(bench.suspected) == 5
+
+
+async def test_a_call_that_was_lost_is_no_death() -> None:
+    bench = Bench(in_turn(*[RayActorError()] * 5, "done"))
+    bench.lively = True
+    assert await bench.run(0) == "done"
 
 
 async def test_whoever_came_through_begins_anew() -> None:
