@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from services.training.pool import Member, Pool
 from tests.unit.training.handles import Handle
@@ -21,6 +21,7 @@ class Process:
     events: list[str]
     pid: int = 1
     ill: Exception | None = None
+    lost_calls: int = 0  # of the next ones
     answers: asyncio.Event = field(default_factory=asyncio.Event)  # calls wait for it
     wakes: asyncio.Event = field(default_factory=asyncio.Event)  # so does `wake`
 
@@ -30,6 +31,9 @@ class Process:
 
     async def __ray_call__(self, _: Callable[[Any], Any]) -> tuple[int, str]:
         await self.answers.wait()
+        if self.lost_calls:
+            self.lost_calls -= 1
+            raise ActorUnavailableError("the answer was lost", None)
         return self.pid, "here"
 
     async def health(self) -> None:

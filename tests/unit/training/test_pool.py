@@ -10,6 +10,7 @@ import pytest
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from actors.errors import EngineError
+from services.training import pool as pool_module
 from services.training import pool as pools
 from services.training.pool import Member, Pool
 from tests.unit.training.members import Process, make_pool
@@ -116,6 +117,24 @@ async def test_a_suspected_member_that_is_well_gets_work_again_and_is_not_starte
     process.answers.set()
     await up(pool)
     assert events == []
+
+
+async def test_a_call_that_is_lost_is_made_again_and_nothing_is_started_anew(
+    watched: Watched, events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "AGAIN_S", 0)
+    pool, (process,) = await watched("a")
+    process.lost_calls = 3
+    assert not await pool.died(pool.members[0], 0)
+    assert events == [] and process.lost_calls == 0
+
+
+async def test_whoever_asks_hears_of_a_death_and_of_none_that_was_before(watched: Watched) -> None:
+    pool, (process,) = await watched("a")
+    process.die()
+    assert await pool.died(pool.members[0], 0)
+    await up(pool)
+    assert not await pool.died(pool.members[0], 1)
 
 
 async def test_a_dead_member_is_reported_started_and_confirmed_before_it_works(watched: Watched, events: list[str]) -> None:
