@@ -10,7 +10,6 @@ import pytest
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from actors.errors import EngineError
-from services.training import pool as pool_module
 from services.training import pool as pools
 from services.training.pool import Member, Pool
 from tests.unit.training.members import Process, make_pool
@@ -122,7 +121,7 @@ async def test_a_suspected_member_that_is_well_gets_work_again_and_is_not_starte
 async def test_a_call_that_is_lost_is_made_again_and_nothing_is_started_anew(
     watched: Watched, events: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "AGAIN_S", 0)
+    monkeypatch.setattr(pools, "AGAIN_S", 0)
     pool, (process,) = await watched("a")
     process.lost_calls = 3
     assert not await pool.died(pool.members[0], 0)
