@@ -166,6 +166,8 @@ class ReplayQueue:
                 self._record(State.READY, ordinals=[ordinal], stages=stages, versions=list(meta.versions), seconds={})
             self._ready = {ordinal: held for ordinal, held in own.groups.items() if ledger[ordinal].state is State.READY}
             self._recorded = own.recorded
+            if (last := max(own.recorded, default=0)) > self._standing.recorded:
+                self._record("recorded", step=last)  # nobody else will say so before the engines are up
             for step, claim in self._standing.claims.items():
                 self._keep(step, claim, {ordinal: own.groups[ordinal] for ordinal in claim.ordinals})
             self._publish_again(own.groups)

@@ -663,6 +663,21 @@ async def test_recorded_steps_are_claimed_unchanged_and_those_not_recorded_are_f
     assert audit(read(history), max_staleness=3).violations == ()
 
 
+async def test_recorded_steps_can_be_covered_before_any_engine_is_there(make: Make) -> None:
+    """Their checkpoint must not wait for the conductor, which waits for the engines, which wait for the learner that saves it."""
+    queue = await make(own=Belongings(owned(0, 1, 2, 3), {1: Claim((0, 1), 0), 2: Claim((2, 3), 0)}))
+    attempt, _ = await queue.begin()
+    for step in (1, 2):
+        await train(queue, step, attempt, turn=step - 1)
+        await queue.coverable(step, attempt)
+        await queue.commit(step, attempt)
+    await fill(queue, 4, 5, version=2)
+    await train(queue, 3, attempt, turn=2)
+    covering = await waiting(queue.coverable(3, attempt))
+    await queue.recorded(3)
+    await covering
+
+
 async def test_recorded_groups_take_no_room_from_new_ones(make: Make) -> None:
     second = await make(own=Belongings(owned(0, 1), {1: Claim((0, 1), 0)}), capacity=1)
     await fill(second, 2)
