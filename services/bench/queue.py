@@ -25,7 +25,7 @@ import ray
 
 from actors.errors import ConfigError, GmpoError
 from actors.replay.ledger import State
-from actors.replay.queue import Arrival
+from actors.replay.messages import Arrival
 from services.bench.payloads import Consumer, Producers
 from services.bench.results import Aim, Report, Row, Spread, device_name, ratios
 from services.bench.surroundings import control_recipe, own_cluster, place, received_bytes, touched_store_bytes

@@ -26,7 +26,7 @@ from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
 from actors.replay.freeze import FrozenStep
 from actors.replay.ledger import State
-from actors.replay.queue import Arrival, Published
+from actors.replay.messages import Arrival, Published
 from actors.types import GRADED, GroupMeta, Prompt
 from services.config import Recipe
 from services.telemetry.console import Console

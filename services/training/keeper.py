@@ -12,7 +12,7 @@ from actors.errors import DataError
 from actors.learner.checkpoint import READY
 from actors.learner.checkpoint_store import Stored
 from actors.records import Recorded, read_groups, record_path
-from actors.replay.queue import Belongings
+from actors.replay.messages import Belongings
 from actors.replay.standing import Claim
 from actors.types import GroupMeta, Held
 

@@ -18,7 +18,8 @@ from actors.generation.spec import EngineSpec
 from actors.generation.vllm_terms import engine_environment
 from actors.learner import advantages
 from actors.reference.scorer import ReferenceScorer
-from actors.replay.queue import QueueSpec, ReplayQueue
+from actors.replay.messages import QueueSpec
+from actors.replay.queue import ReplayQueue
 from actors.reward.pool import Verifier
 from services import cluster
 from services.config import Recipe

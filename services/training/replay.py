@@ -23,7 +23,7 @@ from actors.errors import ConfigError
 from actors.records import Recorded, read_groups, records
 from actors.replay.history import read
 from actors.replay.ledger import State
-from actors.replay.queue import Arrival, Belongings
+from actors.replay.messages import Arrival, Belongings
 from actors.weights.version import version_path
 from services import cluster
 from services.config import Recipe, load_recipe, parse_recipe, resolved

@@ -17,7 +17,8 @@ from actors.learner.config import KlConfig, ZScoreAdvantage
 from actors.replay.audit import audit
 from actors.replay.history import read
 from actors.replay.ledger import State
-from actors.replay.queue import Arrival, Belongings, QueueSpec, Recall, ReplayQueue
+from actors.replay.messages import Arrival, Belongings, QueueSpec, Recall
+from actors.replay.queue import ReplayQueue
 from actors.replay.standing import Claim
 from actors.types import Assignment, GroupMeta, Outcome, Resync, StepResult, Stop, Work
 

@@ -21,7 +21,8 @@ from actors.errors import GmpoError
 from actors.learner.advantages import build
 from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
-from actors.replay.queue import QueueSpec, ReplayQueue
+from actors.replay.messages import QueueSpec
+from actors.replay.queue import ReplayQueue
 from actors.types import GroupMeta, Outcome, Prompt, Resync, StepResult, Stop, Work
 from services.telemetry.console import Console
 from services.telemetry.metrics import declared
