@@ -74,7 +74,10 @@ def learn(config: dict[str, Any]) -> None:
     rank, ranks = context.get_world_rank(), context.get_world_size()
     # A closed queue means that the driver gave up; it says why itself.
     with contextlib.suppress(QueueClosed), contextlib.closing(Loop(spec, rank=rank, ranks=ranks)) as loop:
-        loop.run()
+        try:
+            loop.run()
+        except CheckpointError as error:
+            loop.give_up(error)
 
 
 class Loop:
@@ -113,7 +116,8 @@ class Loop:
                 case Work():
                     self._work(assignment)
                 case Resync():
-                    self._export_missing()
+                    if not self._everywhere(lambda: self._saver.busy):  # a checkpoint may wait for what waits for this resync
+                        self._export_missing()
                     self._epoch = assignment.epoch
                     self._publisher.use(assignment.engines, self._spec.workers)
                     self._publish()
@@ -124,6 +128,11 @@ class Loop:
                     if self._saver.failures:
                         raise CheckpointError(f"the run ends after step {self._step}, and its state could not be written")
                     return
+
+    def give_up(self, error: CheckpointError) -> None:
+        """End the run by name: another group would find the storage as this one did. The other ranks may not have heard of it yet."""
+        if self._rank == 0:
+            ray.get(self._spec.queue.fail.remote(error, self._attempt))
 
     def close(self) -> None:
         """Leave the weight group."""

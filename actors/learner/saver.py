@@ -1,6 +1,6 @@
 """Writing checkpoints behind the training's back: the copy is made at once, everything else in a thread of this rank.
 
-    take ──► write ──► all ranks tell each other ──► `allowed` ──► commit.json ──► `committed`      from `allowed` on rank 0 alone
+    take ──► write ──► all ranks tell each other ──► `allowed` ──► commit.json ──► all ranks hear of it ──► `committed`
 
 The ranks' threads meet over a process group of their own, so they never mix with the collectives of training. One checkpoint is
 under way at a time: the next `save` waits for it. A checkpoint that cannot be written (a full disk) is taken away again and the run
@@ -57,8 +57,13 @@ class Saver:
             self._pending.result()
 
     @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is under way."""
+        return self._pending is not None and not self._pending.done()
+
+    @property
     def failures(self) -> int:
-        """Checkpoints in a row that could not be written, up to now; the same on all ranks after `wait`."""
+        """Checkpoints in a row that could not be written; the same on all ranks after `wait`."""
         return self._failures
 
     def close(self) -> None:
@@ -74,15 +79,26 @@ class Saver:
             failure = f"rank {self._rank}: {_reason(error)}"
         parts: list[Any] = [None] * dist.get_world_size(self._group)
         dist.all_gather_object(parts, (failure, files), group=self._group)
-        if failures := [why for why, _ in parts if why]:
-            self._give_up(snapshot.step, failures[0])
+        outcome = [next((why for why, _ in parts if why), None)]
+        if self._rank == 0 and outcome[0] is None:
+            allowed()
+            outcome[0] = self._commit(snapshot.step, {name: digest for _, part in parts for name, digest in part.items()})
+        dist.broadcast_object_list(outcome, group=self._group, group_src=0)
+        if outcome[0] is not None:
+            self._give_up(snapshot.step, outcome[0])
             return
         self._failures = 0
         if self._rank == 0:
-            allowed()
-            checkpoint_store.commit(self._root, snapshot.step, {name: digest for _, part in parts for name, digest in part.items()})
             committed()
             checkpoint_store.prune(self._root, keep=self._keep)
+
+    def _commit(self, step: int, files: checkpoint_store.Digests) -> str | None:
+        """Make it count; the reason where that cannot be written."""
+        try:
+            checkpoint_store.commit(self._root, step, files)
+        except Exception as error:  # of whatever kind the storage has
+            return _reason(error)
+        return None
 
     def _give_up(self, step: int, why: str) -> None:
         self._failures += 1

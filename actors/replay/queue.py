@@ -231,6 +231,10 @@ class ReplayQueue:
             self._check_open()
             return self._standing.version
 
+    def failure(self) -> GmpoError | None:
+        """What `fail` was told."""
+        return self._failure
+
     async def stop(self, reason: str) -> None:
         """No further step: the learner's next claim is answered with Stop."""
         async with self._changed:

@@ -36,7 +36,7 @@ from services.training.engines import Engines
 from services.training.evaluation import Evaluation, evaluate
 from services.training.gathering import Gathering
 from services.training.keeper import Keeper
-from services.training.pool import Member
+from services.training.pool import Member, Process, end_process, process_of
 from services.training.pools import Pools
 from services.training.rundir import RunDirectory
 from services.training.stages import Call, Stages
@@ -77,6 +77,8 @@ class Conductor:
         self._stages = Stages(recipe.health.deaths)
         self._ordinals: Iterator[int] = iter(())  # what is to be admitted next
         self._travels: dict[int, asyncio.Task[bool]] = {}  # by ordinal
+        self._published: asyncio.Queue[Published | None] = asyncio.Queue()
+        self._queue_process: Process | None = None
         self._alike: list[GroupMeta] = []  # groups dropped in a row because all their responses earned the same
         self._failure: NothingToLearn | None = None
         self._held_out = stream.held_out()
@@ -94,7 +96,7 @@ class Conductor:
         """Drive the run to its end. Raises what any pool raised, or that there is nothing to learn."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                for side in (self._pools.watch(), self._engines.follow(), self._guard(), self._heed(), self._tell()):
+                for side in (self._pools.watch(), self._engines.follow(), self._guard(), self._heed(), self._tell(), self._take()):
                     self._tasks.create_task(side)
                 await self._engines.begin()
                 self._console.event("policy published to the engines")
@@ -210,6 +212,7 @@ class Conductor:
         """When the queue's process dies, Ray starts another, which reads the history and needs what only the driver has."""
         while True:
             try:
+                self._queue_process = await process_of(self._queue)
                 await self._queue.closed.options(max_task_retries=0).remote()
                 return
             except ray.exceptions.RayActorError:
@@ -238,16 +241,25 @@ class Conductor:
 
     # --- publications ---------------------------------------------------------------------------------------------------------
 
-    async def _follow(self) -> None:
-        """Take note of every published step, until the last or until the queue closes."""
-        began, self._began = time.time(), time.monotonic()
-        while self._step < self._recipe.run.steps:
-            published = await self._next_published()
+    async def _take(self) -> None:
+        """Fetch every publication and have it recorded at once: checkpoints wait for that, and must not wait for an evaluation."""
+        step = self._start
+        while step < self._recipe.run.steps:
+            published: Published | None = await self._queue.next_published.remote(step)
             if published is None:
-                return
-            self._step = published.step
+                break
+            step = published.step
             self._keep(published)
-            metrics = {**published.result.metrics, **self._rates(published, published.time - began)}
+            self._published.put_nowait(published)
+        self._published.put_nowait(None)
+
+    async def _follow(self) -> None:
+        """Log and show every published step, and evaluate where that is due, until the last or until the queue closes."""
+        began, self._began = time.time(), time.monotonic()
+        while (published := await self._published.get()) is not None:
+            self._step = published.step
+            least = published.result.metrics.get("learner/seconds", 1e-3)  # recorded steps are trained before anything else is up
+            metrics = {**published.result.metrics, **self._rates(published, max(published.time - began, least))}
             began = published.time
             if self._held_out and self._evaluation_due():
                 metrics |= (await self._evaluate()).metrics()
@@ -256,10 +268,6 @@ class Conductor:
             self._console.step(self._step, metrics)
             self._warn(metrics)
             await self._admission.free(len(published.frozen.metas))
-
-    async def _next_published(self) -> Published | None:
-        published: Published | None = await self._queue.next_published.remote(self._step)
-        return published
 
     def _warn(self, metrics: Mapping[str, float]) -> None:
         """Say so, once, when a whole step had nothing to learn from."""
@@ -275,7 +283,7 @@ class Conductor:
         """Show the queue's present state between steps."""
         groups = 1.0
         while True:
-            metrics: dict[str, float] = await self._queue.metrics.remote()
+            metrics = await self._queue_metrics()
             metrics["queue/store_used"] = store_used()
             await self._admission.press(metrics["queue/store_used"] > FULL)
             self._console.observe(metrics)
@@ -283,6 +291,17 @@ class Conductor:
                 groups = metrics["learner/attempts"]
                 self._console.event(f"the learner group was restarted after a failure (number {groups:.0f}); Ray's logs say why")
             await asyncio.sleep(WATCH_S)
+
+    async def _queue_metrics(self) -> dict[str, float]:
+        """The queue's figures; a queue that does not answer is ended, and comes back."""
+        while True:
+            try:
+                async with asyncio.timeout(self._recipe.health.answer_s):
+                    metrics: dict[str, float] = await self._queue.metrics.remote()
+                    return metrics
+            except TimeoutError:
+                self._console.event("the replay queue does not answer and is ended")
+                await end_process(self._queue_process)
 
     async def _put_down(self, frozen: FrozenStep, refs: Sequence[Any]) -> None:
         """Have a step recorded, if it is to be; no checkpoint covers it before."""

@@ -28,6 +28,10 @@ KILL_S = 30.0
 """Seconds after which a killed process must be gone."""
 
 
+Process = tuple[int, str]
+"""(process id, Ray node)."""
+
+
 @dataclass(slots=True)
 class Member:
     """One actor of a pool."""
@@ -38,7 +42,7 @@ class Member:
     load: int = 0
     ended: bool = False  # its last process was ended by us, so its death is nobody's fault
     deaths: int = 0  # processes that died or hung by themselves
-    process: tuple[int, str] | None = None  # process id, Ray node
+    process: Process | None = None
     suspicion: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -122,7 +126,7 @@ class Pool:
     async def end(self, member: Member) -> None:
         """End a member's process; `watch` sees to the next."""
         member.ended = True
-        await _end_process(member)
+        await _end(member)
         self.suspect(member)
 
     async def _look_after(self, member: Member, every_s: float) -> None:
@@ -153,14 +157,14 @@ class Pool:
             why = str(error.cause or error)
         except RayActorError:
             return "its process died"
-        await _end_process(member)
+        await _end(member)
         return why
 
     async def _answers(self, member: Member) -> str | None:
         """None once a member says that it is well. A call that is lost says nothing: its process may be another now, or the same."""
         while True:
             try:
-                if await _process_of(member.handle) != member.process:
+                if await process_of(member.handle) != member.process:
                     return "its process died"
                 await self._health(member.handle)
                 return None
@@ -171,7 +175,7 @@ class Pool:
         """Wake a member's process, and the next one if that dies before it takes work. ActorDiedError if none can be built."""
         while True:
             try:
-                member.process = await _process_of(member.handle)
+                member.process = await process_of(member.handle)
                 answer = await self._wake(member)
             except ActorUnavailableError:
                 continue
@@ -202,17 +206,21 @@ class Pool:
             working.cancel()
 
 
-async def _process_of(handle: Any) -> tuple[int, str]:
-    """(process id, Ray node) of the process behind a handle; waits until there is one."""
-    found: tuple[int, str] = await handle.__ray_call__.remote(lambda _: (os.getpid(), ray.get_runtime_context().get_node_id()))
+async def process_of(handle: Any) -> Process:
+    """The process behind a handle; waits until there is one."""
+    found: Process = await handle.__ray_call__.remote(lambda _: (os.getpid(), ray.get_runtime_context().get_node_id()))
     return found
 
 
-async def _end_process(member: Member) -> None:
-    """Kill a member's process, which may be stopped or deaf, and see it gone."""
-    if member.process is None:
+async def _end(member: Member) -> None:
+    await end_process(member.process)
+
+
+async def end_process(process: Process | None) -> None:
+    """Kill an actor's process, which may be stopped or deaf, and see it gone."""
+    if process is None:
         return
-    pid, node = member.process
+    pid, node = process
     if node == ray.get_runtime_context().get_node_id():
         await asyncio.to_thread(kill, pid)
         return

@@ -221,6 +221,8 @@ class _Run:
                 self._console.event(f"engines up in {max(seconds):.1f} s")
                 await _while_learning(learning, conductor.run(), queue, completes=True)
             await learning
+            if (failure := await queue.failure.remote()) is not None:
+                raise failure
             self._console.event(_ending(conductor.step, recipe.run.steps, time.monotonic() - began))
         finally:
             stopping.cancel()

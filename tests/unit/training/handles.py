@@ -39,4 +39,6 @@ class Handle:
         self._target = target
 
     def __getattr__(self, name: str) -> Method:
+        if name == "__ray_call__" and not hasattr(self._target, name):  # every actor of Ray's has it
+            return Method(lambda call: (0, "here"))
         return Method(getattr(self._target, name))

@@ -34,7 +34,7 @@ def _kills(monkeypatch: pytest.MonkeyPatch) -> None:
         process.events.append(f"end {process.name}")
         process.die()
 
-    monkeypatch.setattr(pools, "_end_process", end)
+    monkeypatch.setattr(pools, "_end", end)
 
 
 @pytest.fixture
