@@ -87,8 +87,9 @@ class Ledger:
         return life
 
     def unfinished(self) -> list[int]:
-        """Prompts neither trained nor dropped, in order."""
-        return sorted(ordinal for ordinal, life in self._lives.items() if life.state not in FINAL)
+        """Prompts neither trained nor dropped, in order; also those that later ones passed over, since a checkpoint does not know them."""
+        lives = self._lives
+        return [ordinal for ordinal in range(self.next_ordinal()) if ordinal not in lives or lives[ordinal].state not in FINAL]
 
     def next_ordinal(self) -> int:
         """The first ordinal that was never admitted."""

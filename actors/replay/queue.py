@@ -16,13 +16,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from actors.errors import GmpoError, LostGroup, QueueClosed, StaleAttempt, WeightSyncError
-from actors.replay.freeze import FrozenStep, freeze, share
+from actors.replay import recovery
 from actors.replay.history import History, read
 from actors.replay.ledger import FINAL, Ledger, State
 from actors.replay.messages import Arrival, Belongings, Published, QueueSpec, Recall, Snapshot
-from actors.replay.selection import choose, tells_apart
-from actors.replay.standing import Claim, Event, Standing
-from actors.types import Assignment, Held, Resync, StepResult, Stop, Work
+from actors.replay.news import News
+from actors.replay.ready import Ready
+from actors.replay.selection import tells_apart
+from actors.replay.standing import Event, Standing
+from actors.replay.steps import Steps
+from actors.types import Assignment, Held, Resync, StepResult, Stop
 
 
 class ReplayQueue:
@@ -40,26 +43,24 @@ class ReplayQueue:
         past = list(read(spec.history))
         begun = next((index for index, event in enumerate(past) if event.get("session") == spec.session), None)
         self._history = History(spec.history)
+        self._news = News()
+        self._past = past[begun:] if begun is not None else []  # of this driver's life
+        self._forgotten: set[int] = set()  # steps that an earlier driver trained beyond the checkpoint
         if begun is None:
-            self._standing.publications = Standing.of(past).publications
+            before = Standing.of(past)
+            self._standing.publications = before.publications
+            self._forgotten = set(range(step + 1, before.trained + 1))
             self._record("resumed" if step else "started", session=spec.session, step=step)
         else:
             self._history.write("rebuilt", session=spec.session)
-        self._forgotten = set() if begun is not None else set(range(step + 1, Standing.of(past).trained + 1))
+        for event in self._past:
+            self._apply(event)
         self._given = asyncio.Event()  # the driver's belongings have come
-        self._ready: dict[int, Held] = {}
-        self._recorded: Mapping[int, Claim] = {}
-        self._steps: dict[int, tuple[FrozenStep, dict[int, Any]]] = {}  # frozen steps not yet covered by a checkpoint
+        self._ready = Ready(spec)
+        self._steps = Steps(spec)
         self._published: dict[int, Published] = {}
         self._taken = step  # newest step whose publication the conductor has seen
         self._engines = Resync(0, ())
-        self._broken = -1  # epoch whose publication failed
-        self._unsynced: list[tuple[int, WeightSyncError]] = []  # with the epoch of the engines
-        self._recalls: list[Recall] = []
-        self._notes: list[str] = []
-        self._past = past[begun:] if begun is not None else []  # of this driver's life
-        for event in self._past:
-            self._apply(event)
         self._failure: GmpoError | None = None
         self._closed = False
         self._changed = asyncio.Condition()
@@ -72,15 +73,7 @@ class ReplayQueue:
 
     def _apply(self, event: Event) -> None:
         self._standing.apply(event)
-        match event:
-            case {"event": "unsynced"}:
-                self._broken = event["epoch"]
-                error = WeightSyncError(event["error"], engine=event["engine"], phase=event["phase"], version=event["version"])
-                self._unsynced.append((event["epoch"], error))
-            case {"recall": reason}:
-                self._recalls += [Recall(ordinal, reason) for ordinal in event["ordinals"]]
-            case {"why": why}:
-                self._notes.append(f"{event['event'].replace('_', ' ')}: {why}")
+        self._news.apply(event)
 
     # --- the conductor's side ------------------------------------------------------------------------------------------------
 
@@ -89,44 +82,24 @@ class ReplayQueue:
         async with self._changed:
             if self._given.is_set():
                 return
+            for kind, fields in recovery.missing_events(self._standing, own, self._forgotten):
+                self._record(kind, **fields)
             ledger = self._standing.ledger
-            for step in sorted(self._forgotten - own.recorded.keys()):
-                self._record("forgotten", step=step)
-            for ordinal, (meta, _) in own.groups.items():
-                if ordinal not in ledger:  # it was admitted after the checkpoint, and trained in a recorded step
-                    self._record(State.ADMITTED, ordinals=[ordinal], version=meta.versions[0])
-                elif ledger[ordinal].state is not State.ADMITTED or ordinal in self._standing.waiting:
-                    continue  # this process follows one that knew it
-                stages = (State.GENERATED, State.VERIFIED)
-                self._record(State.READY, ordinals=[ordinal], stages=stages, versions=list(meta.versions), seconds={})
-            self._ready = {ordinal: held for ordinal, held in own.groups.items() if ledger[ordinal].state is State.READY}
-            self._recorded = own.recorded
-            if (last := max(own.recorded, default=0)) > self._standing.recorded:
-                self._record("recorded", step=last)  # nobody else will say so before the engines are up
+            self._ready.update({ordinal: held for ordinal, held in own.groups.items() if ledger[ordinal].state is State.READY})
+            self._ready.recorded = own.recorded
             for step, claim in self._standing.claims.items():
-                self._keep(step, claim, {ordinal: own.groups[ordinal] for ordinal in claim.ordinals})
-            self._publish_again(own.groups)
+                self._steps.keep(step, claim, own.groups)
+            unheard = recovery.unheard(self._past, own.groups, self._steps, self._standing.committed)
+            self._published = {published.step: published for published in unheard}
             self._engines = Resync(own.epoch, tuple(own.engines))
             self._given.set()
             self._changed.notify_all()
-
-    def _publish_again(self, groups: Mapping[int, Held]) -> None:
-        """What was published before this process began, and the conductor may not have heard of: it has not let go of the groups."""
-        claims: dict[int, Claim] = {}
-        for event in self._past:
-            if event["event"] == State.CLAIMED:
-                claims[event["step"]] = Claim(tuple(event["ordinals"]), event["filtered"])
-            elif "metrics" in event and groups.keys() >= set(claims[step := event["version"]].ordinals):
-                frozen, result = self._frozen(step, claims[step], groups), StepResult(step, event["metrics"])
-                self._published[step] = Published(step, frozen, result, event["time"], self._standing.committed)
 
     async def resume_point(self) -> tuple[list[int], int]:
         """(ordinals to issue again, first ordinal never admitted)."""
         await self._given.wait()
         ledger = self._standing.ledger
-        first = ledger.next_ordinal()
-        lost = {ordinal for ordinal in range(first) if ordinal not in ledger}  # admitted after the checkpoint, as were later ones
-        return sorted(lost.union(ledger.unfinished()).difference(self._ready)), first
+        return [ordinal for ordinal in ledger.unfinished() if ordinal not in self._ready], ledger.next_ordinal()
 
     async def admit(self, ordinals: Sequence[int]) -> None:
         """These prompts enter the run (again, if their work was lost)."""
@@ -145,7 +118,7 @@ class ReplayQueue:
             if self._settled(meta.ordinal):
                 return self._standing.ledger[meta.ordinal].state is not State.DROPPED
             filtered = self._spec.dynamic_sampling and not tells_apart(meta)
-            await self._changed.wait_for(lambda: self._closed or filtered or self._room())
+            await self._changed.wait_for(lambda: self._closed or filtered or self._ready.has_room)
             self._check_open()
             if filtered:
                 self._drop(meta.ordinal, "filtered")
@@ -161,10 +134,6 @@ class ReplayQueue:
         """Whether this prompt's group was already taken in, or given up: the call is the second of its kind, or came too late."""
         return ordinal in self._standing.ledger and ordinal not in self._standing.waiting
 
-    def _room(self) -> bool:
-        held_back = sum(len(claim.ordinals) for claim in self._recorded.values())
-        return len(self._ready) - held_back < self._spec.capacity
-
     async def drop(self, ordinal: int, reason: str) -> None:
         """A prompt leaves the run; another may be admitted in its place."""
         async with self._open():
@@ -179,8 +148,8 @@ class ReplayQueue:
     async def next_recalls(self, after: int) -> list[Recall]:
         """The recalls of this driver's life beyond the first `after`, once there are any; none if the queue closes first."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or len(self._recalls) > after)
-            return self._recalls[after:]
+            await self._changed.wait_for(lambda: self._closed or len(self._news.recalls) > after)
+            return self._news.recalls[after:]
 
     async def recorded(self, step: int) -> None:
         """What the step was trained on is on disk (or is not to be): a checkpoint may cover it."""
@@ -205,8 +174,8 @@ class ReplayQueue:
     async def next_notes(self, after: int) -> list[str]:
         """The notes of this driver's life beyond the first `after`, once there are any; none if the queue closes first."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or len(self._notes) > after)
-            return self._notes[after:]
+            await self._changed.wait_for(lambda: self._closed or len(self._news.notes) > after)
+            return self._news.notes[after:]
 
     async def next_published(self, after: int) -> Published | None:
         """The publication of step `after + 1`, once it is there; None if the queue closes first. Raises what `fail` was told."""
@@ -221,8 +190,8 @@ class ReplayQueue:
     async def next_unsynced(self, after: int) -> tuple[int, WeightSyncError] | None:
         """(epoch of engines, error) of failed publication number `after + 1`, once there is one; None if the queue closes first."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or len(self._unsynced) > after)
-            return self._unsynced[after] if len(self._unsynced) > after else None
+            await self._changed.wait_for(lambda: self._closed or len(self._news.unsynced) > after)
+            return self._news.unsynced[after] if len(self._news.unsynced) > after else None
 
     async def synced(self, epoch: int = 0) -> int:
         """Waits until the present engines (of `epoch` at least) confirmed a version; returns it."""
@@ -267,7 +236,7 @@ class ReplayQueue:
             "generation/running": float(len(self._standing.waiting)),
             "ledger/trained": float(account[State.TRAINED]),
             "ledger/dropped": float(account[State.DROPPED]),
-            "weights/failures": float(len(self._unsynced)),
+            "weights/failures": float(len(self._news.unsynced)),
             "generation/engines_lost": float(self._standing.engines_lost),
             "learner/attempts": float(self._standing.attempt),
         }
@@ -313,7 +282,7 @@ class ReplayQueue:
     def _drop_overdue(self, step: int) -> None:
         """Give up, as stale, the oldest prompts under way, where the step could long be filled and is held back by them alone."""
         waiting = self._standing.waiting
-        if step in self._steps or step in self._recorded or not waiting or len(self._ready) < self._spec.prompts_per_step:
+        if step in self._steps or step in self._ready.recorded or not waiting or len(self._ready) < self._spec.prompts_per_step:
             return
         oldest = min(waiting.values())
         for ordinal in [ordinal for ordinal, version in waiting.items() if version == oldest]:
@@ -328,7 +297,7 @@ class ReplayQueue:
             return self._engines
         if step not in self._steps:
             raise StaleAttempt(f"turn {turn} is over")
-        return self._share(self._steps[step][0], rank, ranks)
+        return self._steps.work(step, rank, ranks)
 
     def _decide(self, turn: int, step: int) -> bool:
         """Fix what happens in this turn, if that can be said yet."""
@@ -340,7 +309,7 @@ class ReplayQueue:
         if self._engines.epoch > max(0, standing.resyncing):  # once each: a rank may ask again before rank 0 has confirmed
             self._record("resync", epoch=self._engines.epoch, attempt=standing.attempt, turn=turn)
             return True
-        if self._engines.epoch == self._broken:
+        if self._engines.epoch == self._news.broken:
             return False  # until there are others, or the same are to be sent all of it again
         if step > self._spec.steps:
             self._record("stopping", reason="all steps done")
@@ -351,51 +320,13 @@ class ReplayQueue:
         return self._freeze(turn, step)
 
     def _freeze(self, turn: int, step: int) -> bool:
-        claim = self._recorded.get(step) or self._chosen(step)
+        claim = self._ready.claim(step, self._standing.waiting, self._standing.filtered)
         if claim is None:
             return False
         self._record(State.CLAIMED, ordinals=claim.ordinals, step=step, attempt=self._standing.attempt, turn=turn, filtered=claim.filtered)
-        self._keep(step, claim, {ordinal: self._ready.pop(ordinal) for ordinal in claim.ordinals})
-        self._recorded = {later: kept for later, kept in self._recorded.items() if later != step}
+        self._steps.keep(step, claim, self._ready.take(step, claim))
         self._changed.notify_all()  # there is room again
         return True
-
-    def _chosen(self, step: int) -> Claim | None:
-        spec, promised = self._spec, {ordinal for claim in self._recorded.values() for ordinal in claim.ordinals}
-        ready = {ordinal: meta.versions[0] for ordinal, (meta, _) in self._ready.items() if ordinal not in promised}
-        chosen = choose(step, ready, self._standing.waiting, size=spec.prompts_per_step, max_staleness=spec.max_staleness)
-        return None if chosen is None else Claim(tuple(chosen), self._standing.filtered)
-
-    def _keep(self, step: int, claim: Claim, groups: Mapping[int, Held]) -> None:
-        self._steps[step] = self._frozen(step, claim, groups), {ordinal: groups[ordinal][1][0] for ordinal in claim.ordinals}
-
-    def _frozen(self, step: int, claim: Claim, groups: Mapping[int, Held]) -> FrozenStep:
-        """Freeze a claimed step: the same, whenever it is done."""
-        spec = self._spec
-        return freeze(
-            step,
-            [groups[ordinal][0] for ordinal in claim.ordinals],
-            advantages=spec.advantages,
-            updates=spec.updates_per_step,
-            seed=spec.seed,
-            skip_zero_advantage=spec.skip_zero_advantage,
-            filtered=claim.filtered if spec.dynamic_sampling else None,
-        )
-
-    def _share(self, frozen: FrozenStep, rank: int, ranks: int) -> Work:
-        rows = share(frozen, rank, ranks)
-        needed = sorted({row.group for row in rows})
-        place = {group: index for index, group in enumerate(needed)}
-        refs = self._steps[frozen.step][1]
-        ordinals = tuple(frozen.metas[group].ordinal for group in needed)
-        return Work(
-            step=frozen.step,
-            ordinals=ordinals,
-            refs=tuple(refs[ordinal] for ordinal in ordinals),
-            rows=tuple(row._replace(group=place[row.group]) for row in rows),
-            totals=frozen.totals,
-            metrics=frozen.metrics,
-        )
 
     async def confirm(self, epoch: int, version: int, digest: str, attempt: int) -> None:
         """Every engine of `epoch` samples with `version` now."""
@@ -407,7 +338,7 @@ class ReplayQueue:
         """The publication to the engines of `epoch` failed; the learner waits for others, or for these once more."""
         async with self._open():
             self._check_attempt(attempt)
-            if self._broken < epoch:
+            if self._news.broken < epoch:
                 detail = error.detail[:500]
                 self._record("unsynced", engine=error.engine, phase=error.phase, version=error.version, epoch=epoch, error=detail)
                 self._changed.notify_all()
@@ -416,7 +347,7 @@ class ReplayQueue:
         """A step is trained and its version published: its groups are done, provisionally until a checkpoint covers them."""
         async with self._open():
             self._check_attempt(attempt)
-            standing, frozen = self._standing, self._steps[result.version][0]
+            standing, frozen = self._standing, self._steps[result.version]
             if standing.ledger[frozen.ordinals[0]].state is not State.TRAINED:
                 self._record(State.TRAINED, ordinals=frozen.ordinals, step=frozen.step, digest=digest)
             metrics = {**frozen.metrics, **result.metrics, **self.metrics(), "queue/wait_s": self._claim_wait_s}
@@ -438,9 +369,9 @@ class ReplayQueue:
                 return
             if self._standing.trained >= step:
                 raise LostGroup(f"step {step} is to be trained again and prompts {list(ordinals)} are gone; go on from the checkpoint")
-            frozen, refs = self._steps.pop(step)
-            self._record("unclaimed", step=step, ordinals=frozen.ordinals)
-            self._ready |= {meta.ordinal: (meta, [refs[meta.ordinal]]) for meta in frozen.metas}
+            groups = self._steps.break_up(step)
+            self._record("unclaimed", step=step, ordinals=list(groups))
+            self._ready |= groups
             for ordinal in ordinals:
                 del self._ready[ordinal]
             self._record(State.ADMITTED, ordinals=list(ordinals), version=self._standing.version, recall="lost")
@@ -466,7 +397,7 @@ class ReplayQueue:
             self._check_attempt(attempt)
             if step > self._standing.committed:
                 self._record("committed", step=step)
-                self._steps = {later: kept for later, kept in self._steps.items() if later > step}
+                self._steps.settle(step)
 
     async def fail(self, error: GmpoError, attempt: int) -> None:
         """The learner group cannot go on, and starting again would not help: the queue closes, and the conductor is told why."""

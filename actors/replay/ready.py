@@ -1,0 +1,45 @@
+"""The groups that wait for a step, and which of them the next one takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from actors.replay.messages import QueueSpec
+from actors.replay.selection import choose
+from actors.replay.standing import Claim
+from actors.types import Held
+
+
+class Ready(dict[int, Held]):
+    """By ordinal. Groups of `recorded` steps, which an earlier driver trained beyond the checkpoint, are promised to those steps."""
+
+    def __init__(self, spec: QueueSpec) -> None:
+        super().__init__()
+        self._spec = spec
+        self.recorded: Mapping[int, Claim] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another group may come; promised ones take no room from it."""
+        return len(self) - len(self._promised) < self._spec.capacity
+
+    @property
+    def _promised(self) -> set[int]:
+        return {ordinal for claim in self.recorded.values() for ordinal in claim.ordinals}
+
+    def claim(self, step: int, waiting: Mapping[int, int], filtered: int) -> Claim | None:
+        """What step `step` takes: what it was trained on before, else what `choose` says; None while it is better to wait.
+
+        waiting: ordinal -> version at admission of the prompts under way; filtered: groups dropped since the last claim.
+        """
+        if step in self.recorded:
+            return self.recorded[step]
+        spec, promised = self._spec, self._promised
+        versions = {ordinal: meta.versions[0] for ordinal, (meta, _) in self.items() if ordinal not in promised}
+        chosen = choose(step, versions, waiting, size=spec.prompts_per_step, max_staleness=spec.max_staleness)
+        return None if chosen is None else Claim(tuple(chosen), filtered)
+
+    def take(self, step: int, claim: Claim) -> dict[int, Held]:
+        """The groups of a claimed step, which wait no longer."""
+        self.recorded = {later: kept for later, kept in self.recorded.items() if later != step}
+        return {ordinal: self.pop(ordinal) for ordinal in claim.ordinals}
