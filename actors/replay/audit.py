@@ -215,7 +215,7 @@ class _Auditor:
         self.published = event["step"]
 
     def _on_forgotten(self, event: Event) -> None:
-        self.promised.pop(event["step"], None)
+        self.promised = {step: ordinals for step, ordinals in self.promised.items() if step < event["step"]}
 
     def _on_closed(self, event: Event) -> None:
         ours = self.standing.ledger.account()

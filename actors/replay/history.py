@@ -1,7 +1,7 @@
 """The append-only history on disk, `ledger.jsonl`: one JSON object a line, in the order things happened. What stands here survives.
 
 started | resumed   session, step              a driver began, or went on from the checkpoint of `step`: later work is undone
-forgotten           step                       it was trained before the resume, and will be on other groups: its record is not there
+forgotten           step                       from this step on, what was trained before the resume will be trained on other groups
 rebuilt             session                    the queue's process died and was made again from this file; nothing is undone
 admitted            ordinals, version          prompts enter, or enter again because their work was lost
 ready               ordinals, stages, versions, seconds    one prompt came through the pools (no seconds: it came back from disk)

@@ -45,11 +45,9 @@ class ReplayQueue:
         self._history = History(spec.history)
         self._news = News()
         self._past = past[begun:] if begun is not None else []  # of this driver's life
-        self._forgotten: set[int] = set()  # steps that an earlier driver trained beyond the checkpoint
+        self._reached = max((event["step"] for event in past[:begun] if event["event"] == State.TRAINED), default=0)  # by earlier ones
         if begun is None:
-            before = Standing.of(past)
-            self._standing.publications = before.publications
-            self._forgotten = set(range(step + 1, before.trained + 1))
+            self._standing.publications = Standing.of(past).publications
             self._record("resumed" if step else "started", session=spec.session, step=step)
         else:
             self._history.write("rebuilt", session=spec.session)
@@ -82,11 +80,12 @@ class ReplayQueue:
         async with self._changed:
             if self._given.is_set():
                 return
-            for kind, fields in recovery.missing_events(self._standing, own, self._forgotten):
+            self._ready.recorded = own.recorded
+            self._ready.forget(self._standing.forgotten)
+            for kind, fields in recovery.missing_events(self._standing, own.groups, self._ready.recorded, self._reached):
                 self._record(kind, **fields)
             ledger = self._standing.ledger
             self._ready.update({ordinal: held for ordinal, held in own.groups.items() if ledger[ordinal].state is State.READY})
-            self._ready.recorded = own.recorded
             for step, claim in self._standing.claims.items():
                 self._steps.keep(step, claim, own.groups)
             unheard = recovery.unheard(self._past, own.groups, self._steps, self._standing.committed)
@@ -371,6 +370,9 @@ class ReplayQueue:
                 raise LostGroup(f"step {step} is to be trained again and prompts {list(ordinals)} are gone; go on from the checkpoint")
             groups = self._steps.break_up(step)
             self._record("unclaimed", step=step, ordinals=list(groups))
+            if step <= self._standing.recorded:  # by an earlier driver; later recorded steps would hold places that this one needs now
+                self._record("forgotten", step=step)
+                self._ready.forget(step)
             self._ready |= groups
             for ordinal in ordinals:
                 del self._ready[ordinal]

@@ -39,6 +39,11 @@ class Ready(dict[int, Held]):
         chosen = choose(step, versions, waiting, size=spec.prompts_per_step, max_staleness=spec.max_staleness)
         return None if chosen is None else Claim(tuple(chosen), filtered)
 
+    def forget(self, step: int | None) -> None:
+        """Nothing is promised to this step or a later one any more. None: all stays."""
+        if step is not None:
+            self.recorded = {earlier: kept for earlier, kept in self.recorded.items() if earlier < step}
+
     def take(self, step: int, claim: Claim) -> dict[int, Held]:
         """The groups of a claimed step, which wait no longer."""
         self.recorded = {later: kept for later, kept in self.recorded.items() if later != step}

@@ -6,28 +6,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from actors.replay.ledger import State
-from actors.replay.messages import Belongings, Published
+from actors.replay.messages import Published
 from actors.replay.standing import Claim, Event, Standing
 from actors.replay.steps import Steps
 from actors.types import Held, StepResult
 
 
-def missing_events(standing: Standing, own: Belongings, forgotten: Iterable[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+def missing_events(
+    standing: Standing, groups: Mapping[int, Held], recorded: Mapping[int, Claim], reached: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(kind, fields) of what must be recorded so that the driver's groups are ready; each is to be applied before the next is drawn.
 
-    `forgotten`: steps that an earlier driver trained beyond the checkpoint.
+    recorded: steps that are to be trained again unchanged.
+    reached: the newest step that any earlier driver trained, maybe beyond the checkpoint.
     """
     ledger = standing.ledger
-    for step in sorted(set(forgotten) - own.recorded.keys()):
-        yield "forgotten", {"step": step}
-    for ordinal, (meta, _) in own.groups.items():
+    kept = max([*recorded, standing.trained, standing.recorded])
+    if reached > kept and standing.forgotten is None:
+        yield "forgotten", {"step": kept + 1}
+    for ordinal, (meta, _) in groups.items():
         if ordinal not in ledger:  # it was admitted after the checkpoint, and trained in a recorded step
             yield State.ADMITTED, {"ordinals": [ordinal], "version": meta.versions[0]}
         elif ledger[ordinal].state is not State.ADMITTED or ordinal in standing.waiting:
             continue  # the process before this one knew it
         stages = (State.GENERATED, State.VERIFIED)
         yield State.READY, {"ordinals": [ordinal], "stages": stages, "versions": list(meta.versions), "seconds": {}}
-    if (last := max(own.recorded, default=0)) > standing.recorded:
+    if (last := max(recorded, default=0)) > standing.recorded:
         yield "recorded", {"step": last}  # nobody else will say so before the engines are up
 
 

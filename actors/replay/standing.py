@@ -35,6 +35,7 @@ class Standing:
     filtered: int = 0  # groups since the last claim
     attempt: int = 0
     recorded: int = 0  # newest step whose groups are on disk
+    forgotten: int | None = None  # first step that this driver will not train on what an earlier one recorded for it
     committed: int = 0  # step of the newest checkpoint
     version: int = 0  # that the engines sample with
     publications: int = 0
@@ -68,7 +69,11 @@ class Standing:
         self.filtered = self.attempt = self.engines_lost = 0
         self.resyncing = self.synced = -1
         self.version = self.committed = self.trained = self.recorded = step
-        self.stopping = None
+        self.stopping = self.forgotten = None
+
+    def _forgotten(self, event: Event) -> None:
+        self.forgotten = event["step"]
+        self.recorded = min(self.recorded, event["step"] - 1)
 
     def _admitted(self, event: Event) -> None:
         for ordinal in event["ordinals"]:

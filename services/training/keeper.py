@@ -12,6 +12,8 @@ from actors.errors import DataError
 from actors.learner.checkpoint import READY
 from actors.learner.checkpoint_store import Stored
 from actors.records import Recorded, read_groups, record_path
+from actors.replay.history import read
+from actors.replay.ledger import State
 from actors.replay.messages import Belongings
 from actors.replay.standing import Claim
 from actors.types import GroupMeta, Held
@@ -27,11 +29,6 @@ class Keeper:
 
     def __len__(self) -> int:
         return len(self._groups)
-
-    @property
-    def recorded(self) -> Mapping[int, Claim]:
-        """Steps beyond the checkpoint that are to be trained again unchanged."""
-        return self._recorded
 
     def keep(self, meta: GroupMeta, ref: Any) -> None:
         """A group has come to the end of its way."""
@@ -58,8 +55,9 @@ class Keeper:
         return Belongings(dict(self._groups), dict(self._recorded), tuple(engines), epoch)
 
 
-def restored(checkpoint: Stored | None, rollouts: Path) -> Keeper:
+def restored(checkpoint: Stored | None, rollouts: Path, history: Path) -> Keeper:
     """What an earlier driver left: the ready groups of its last checkpoint, and the batches of the steps that it trained beyond it."""
+    trained = _trained(history)
     if checkpoint is None:
         step, ready = 0, None
     else:
@@ -69,10 +67,25 @@ def restored(checkpoint: Stored | None, rollouts: Path) -> Keeper:
     groups: dict[int, Held] = _put(ready) if ready else {}
     recorded = {}
     while (batch := _readable(record_path(rollouts, step + 1))) is not None:
+        claim = Claim(tuple(meta.ordinal for meta in batch.metas), batch.filtered)
         step += 1
+        if claim.ordinals != trained.get(step):
+            break  # it was forgotten since, and not written again
         groups |= _put(batch)
-        recorded[step] = Claim(tuple(meta.ordinal for meta in batch.metas), batch.filtered)
+        recorded[step] = claim
     return Keeper(groups, recorded)
+
+
+def _trained(history: Path) -> dict[int, tuple[int, ...]]:
+    """{step: the prompts it was trained on}, where no driver has said that they may be others the next time."""
+    trained: dict[int, tuple[int, ...]] = {}
+    for event in read(history):
+        match event:
+            case {"event": State.TRAINED, "step": step, "ordinals": ordinals}:
+                trained[step] = tuple(ordinals)
+            case {"event": "forgotten", "step": first}:
+                trained = {step: ordinals for step, ordinals in trained.items() if step < first}
+    return trained
 
 
 def _put(batch: Recorded) -> dict[int, Held]:

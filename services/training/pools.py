@@ -25,7 +25,7 @@ from services import cluster
 from services.config import Recipe
 from services.training.pool import Member, Pool, Wake
 from services.training.recorder import Recorder
-from services.training.rundir import LEDGER, RunDirectory
+from services.training.rundir import RunDirectory
 
 CLOSE_TIMEOUT_S = 20.0
 MAX_CONCURRENCY = 100_000
@@ -156,7 +156,7 @@ def replay_queue(recipe: Recipe, run: RunDirectory, ledger: Sequence[Sequence[An
         skip_zero_advantage=recipe.learner.skip_zero_advantage,
         dynamic_sampling=recipe.replay.dynamic_sampling,
         advantages=advantages.build(recipe.learner.advantage, recipe.learner.kl),
-        history=run.path / LEDGER,
+        history=run.history,
     )
     queue = ray.remote(ReplayQueue).options(num_cpus=0, max_concurrency=MAX_CONCURRENCY, scheduling_strategy=_here(), **FOREVER)
     return queue.remote(spec, ledger, step)

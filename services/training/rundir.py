@@ -88,6 +88,11 @@ class RunDirectory:
         return f"{self.storage.rstrip('/')}/{CHECKPOINTS}"
 
     @property
+    def history(self) -> Path:
+        """Of every prompt, as the queue writes it."""
+        return self.path / LEDGER
+
+    @property
     def rollouts(self) -> Path:
         """What was trained on."""
         return self.path / "rollouts"

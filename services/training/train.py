@@ -205,7 +205,7 @@ class _Run:
         ledger = checkpoint.read_json(LEDGER) if checkpoint else []
         await cluster.require(recipe, gpu=self._gpu, tell=self._console.event)
         transport = _transport(recipe, gpu=self._gpu)
-        keeper = restored(checkpoint, self._run.rollouts) if resuming else Keeper()
+        keeper = restored(checkpoint, self._run.rollouts, self._run.history) if resuming else Keeper()
         queue = replay_queue(recipe, self._run, ledger, step)
         await queue.begin_with.remote(keeper.belongings())
         tasks = sorted({prompt.task for prompt in _sample(self._stream)})

@@ -4,16 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from actors.records import record_path, write_groups
-from actors.types import GroupMeta, Prompt, Rollout, RolloutGroup
 from services.cli import app
 from services.config import dump
 from tests.unit.recipes import tiny_recipe
-from tests.unit.replay.histories import plain_history, random_history
+from tests.unit.replay.histories import plain_history, random_history, record
 
 
 def ledger(run: Path, *arguments: str | Path) -> Result:
@@ -24,15 +21,6 @@ def write_history(run: Path, events: list[dict[str, Any]]) -> None:
     (run / "ledger.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
-def record(run: Path, step: int, *ordinals: int) -> Path:
-    empty = np.empty(0, np.int32)
-    rollout = Rollout(empty, empty.astype(np.float32), empty.astype(np.bool_), (), "stop", "")
-    groups = [RolloutGroup(Prompt(ordinal, "math", empty, "", "", ""), (rollout, rollout)) for ordinal in ordinals]
-    path = record_path(run / "rollouts", step)
-    write_groups(path, groups, [GroupMeta(ordinal, (0, 0), (0, 0)) for ordinal in ordinals], step=step)
-    return path
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run of three steps that is done, its first two steps recorded."""
@@ -41,8 +29,8 @@ def run(tmp_path: Path) -> Path:
     recipe = tiny_recipe("run.steps=3", "run.prompts_per_step=2", "learner.updates_per_step=1", "replay.max_staleness=1")
     (directory / "config.yaml").write_text(dump(recipe))
     write_history(directory, plain_history(3))
-    record(directory, 1, 0, 1)
-    record(directory, 2, 2, 3)
+    record(directory / "rollouts", 1, 0, 1)
+    record(directory / "rollouts", 2, 2, 3)
     return directory
 
 
@@ -87,7 +75,7 @@ def test_the_recipe_s_staleness_bound_and_last_step_are_kept_to(run: Path) -> No
 
 
 def test_recorded_rollouts_must_be_those_that_were_trained_on(run: Path) -> None:
-    path = record(run, 2, 2, 5)
+    path = record(run / "rollouts", 2, 2, 5)
     done = ledger(run)
     assert done.exit_code == 1
     assert f"{path}: holds prompts [2, 5], and step 2 was trained on [2, 3]" in done.output
@@ -97,7 +85,7 @@ def test_recorded_rollouts_must_be_those_that_were_trained_on(run: Path) -> None
 
 
 def test_rollouts_of_a_step_that_a_restart_undid_are_no_fault(run: Path) -> None:
-    record(run, 3, 8, 9)
+    record(run / "rollouts", 3, 8, 9)
     write_history(run, [*plain_history(3), {"event": "resumed", "session": "driver 2", "step": 1}])
     assert ledger(run).exit_code == 0
 

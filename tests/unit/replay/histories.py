@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from actors.records import record_path, write_groups
 from actors.replay.standing import Standing
+from actors.types import GroupMeta, Prompt, Rollout, RolloutGroup
 
 PROMPTS, STALENESS = 2, 1
 STAGES = ["generated", "verified"]
@@ -138,9 +143,8 @@ class ModelRun:
         """A group of the claimed step is gone: the step is broken up."""
         for step, batch in self.claimed.items():
             self.write("unclaimed", ordinals=batch, step=step)
-            for later in [later for later in self.disk if later >= step]:  # they would hold the places that this step needs
-                self.write("forgotten", step=later)
-                del self.disk[later]
+            self.write("forgotten", step=step)  # later ones would hold the places that this step needs
+            self.disk = {earlier: kept for earlier, kept in self.disk.items() if earlier < step}
             self.recorded = {}
             self.ready |= set(batch[1:])
             self._admit(batch[0])
@@ -188,3 +192,13 @@ def random_history(seed: int, steps: int = 8) -> list[dict[str, Any]]:
         faults = [lambda: run.drop(chance), run.lose, run.learner, run.driver, run.queue, run.engine]
         chance.choices([*usual, *faults], weights=[30, 30, 20, 20, 2, 2, 1, 1, 1, 1])[0]()
     raise AssertionError(f"the model of seed {seed} stands still")
+
+
+def record(rollouts: Path, step: int, *ordinals: int) -> Path:
+    """The file of a step's groups, of two empty responses each."""
+    empty = np.empty(0, np.int32)
+    rollout = Rollout(empty, empty.astype(np.float32), empty.astype(np.bool_), (), "stop", "")
+    groups = [RolloutGroup(Prompt(ordinal, "math", empty, "", "", ""), (rollout, rollout)) for ordinal in ordinals]
+    path = record_path(rollouts, step)
+    write_groups(path, groups, [GroupMeta(ordinal, (0, 0), (0, 0)) for ordinal in ordinals], step=step)
+    return path

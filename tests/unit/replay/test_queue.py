@@ -664,6 +664,31 @@ async def test_recorded_steps_are_claimed_unchanged_and_those_not_recorded_are_f
     assert audit(read(history), max_staleness=3).violations == ()
 
 
+async def test_when_groups_of_a_recorded_step_are_lost_it_and_the_later_ones_are_frozen_anew(make: Make, history: Path) -> None:
+    first = await make()
+    attempt, _ = await first.begin()
+    await fill(first, 0, 1, 2, 3, 4, 5)
+    before = [await train(first, step, attempt, turn=step - 1) for step in (1, 2, 3)]
+    await first.close()
+
+    recorded = {step: Claim(work.ordinals, 0) for step, work in enumerate(before, 1)}
+    own = Belongings(owned(0, 1, 2, 3, 4, 5), recorded)
+    second = await make(session="second", own=own)
+    attempt, _ = await second.begin()
+    await train(second, 1, attempt, turn=0)
+    await second.claim(1, 2, 0, 1, attempt)
+    await second.lost(2, [3], attempt)
+
+    rebuilt = await make(session="second", own=own)  # its process dies now, and the driver still holds what was recorded
+    await put(rebuilt, 3)
+    assert [(await train(rebuilt, step, attempt, turn=step)).ordinals for step in (2, 3)] == [(2, 3), (4, 5)]
+    covering = await waiting(rebuilt.coverable(2, attempt))  # the old record holds no longer
+    await rebuilt.recorded(2)
+    await covering
+    assert [found for found in events(history) if found[0] == "forgotten"] == [("forgotten", 2)]
+    assert audit(read(history), max_staleness=3).violations == ()
+
+
 async def test_recorded_steps_can_be_covered_before_any_engine_is_there(make: Make) -> None:
     """Their checkpoint must not wait for the conductor, which waits for the engines, which wait for the learner that saves it."""
     queue = await make(own=Belongings(owned(0, 1, 2, 3), {1: Claim((0, 1), 0), 2: Claim((2, 3), 0)}))

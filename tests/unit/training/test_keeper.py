@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import weakref
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from actors.replay.standing import Claim
 from actors.types import GroupMeta
-from services.training.keeper import Keeper
+from services.training.keeper import Keeper, restored
+from tests.unit.replay.histories import record
 
 
 class Ref:
@@ -80,3 +84,26 @@ def test_what_was_given_does_not_change_with_what_is_kept() -> None:
     own = keeper.belongings()
     keeper.drop(0)
     assert list(own.groups) == [0]
+
+
+@pytest.mark.parametrize(
+    ("after", "steps"),
+    [
+        ([], [1, 2, 3]),
+        ([{"event": "forgotten", "step": 2}], [1]),
+        ([{"event": "forgotten", "step": 2}, {"event": "trained", "step": 2, "ordinals": [2, 3]}], [1, 2]),
+        ([{"event": "trained", "step": 2, "ordinals": [2, 9]}], [1]),
+    ],
+    ids=["all", "forgotten", "written again", "trained anew and not yet written"],
+)
+def test_only_what_the_history_says_was_trained_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: list[dict[str, Any]], steps: list[int]
+) -> None:
+    monkeypatch.setattr("ray.put", lambda group: group)
+    trained = [{"event": "trained", "step": step, "ordinals": [2 * step - 2, 2 * step - 1]} for step in (1, 2, 3)]
+    (tmp_path / "ledger.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [*trained, *after]))
+    for step in (1, 2, 3):
+        record(tmp_path, step, 2 * step - 2, 2 * step - 1)
+    own = restored(None, tmp_path, tmp_path / "ledger.jsonl").belongings()
+    assert list(own.recorded) == steps
+    assert sorted(own.groups) == list(range(2 * len(steps)))
