@@ -61,7 +61,7 @@ class HealthConfig(Section):
     every_s: float = Field(5, gt=0)
     """Seconds between two calls to each actor of the generation, reward and reference pools."""
     answer_s: float = Field(60, gt=0)
-    """Seconds an actor may take to answer; then its process is killed and replaced."""
+    """Seconds an actor, or a learner rank, may take to answer; then its process is killed and replaced."""
     deaths: int = Field(3, gt=0)
     """Processes that may die under one prompt; then it is dropped as poisoned."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import Any
 
@@ -57,6 +58,7 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(recipe.health.answer_s))  # how Ray Train's controller is told
     learner = recipe.learner
     resources = {"CPU": learner.cpus} | ({"GPU": learner.gpus} if gpu else {})
     trainer = TorchTrainer(

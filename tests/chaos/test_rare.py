@@ -165,6 +165,18 @@ def test_calls_that_are_lost_or_late_lose_no_prompt(gmpo: Gmpo, warm_model: Path
     whole(gmpo.root / "run")
 
 
+# --- the learner group -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_learner_rank_that_hangs_is_ended_and_the_group_goes_on(gmpo: Gmpo, warm_model: Path) -> None:
+    driver, run = gmpo.start("train", str(TINY), "run.name=run", *QUICK, AHEAD, ALERT, "learner.ranks=2"), gmpo.root / "run"
+    gmpo.until(driver, lambda: steps_logged(run) >= 3)
+    gmpo.actors("RayTrainWorker")[1].suspend()
+    assert driver.wait(240) == 0, gmpo.output.read_text()
+    whole(run)
+    assert audit_run(run)[0].account.learner_restarts == 1
+
+
 # --- slow sides ------------------------------------------------------------------------------------------------------------------
 
 
