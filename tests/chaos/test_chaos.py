@@ -20,25 +20,14 @@ import pytest
 
 from services.ledger import audit_run
 from tests.chaos.schedule import DRIVER, Harm, Schedule, draw
-from tests.integration.conftest import TINY, Gmpo, steps_logged
+from tests.integration.conftest import AHEAD, ALERT, QUICK, TINY, Gmpo, steps_logged
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 SEEDS = int(os.environ.get("GMPO_CHAOS_SEEDS", "20"))
 STEPS = 10
 DEADLINE_S = 480
-SETTINGS = (
-    f"run.steps={STEPS}",
-    "run.prompts_per_step=4",
-    "run.export_every=5",
-    "generation.group_size=4",
-    "learner.updates_per_step=2",
-    "learner.checkpoint_every=2",
-    "learner.max_restarts=10",
-    "replay.max_staleness=1",
-    "prompts.held_out=0",
-    "health={every_s: 1, answer_s: 10}",
-)
+SETTINGS = (*QUICK, AHEAD, ALERT, f"run.steps={STEPS}", "run.export_every=5", "learner.max_restarts=10")
 logger = logging.getLogger("chaos")
 
 

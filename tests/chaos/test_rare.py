@@ -17,22 +17,13 @@ import pytest
 from actors.weights.version import verify_version
 from services.ledger import audit_run
 from services.training.train import newest_whole
-from tests.integration.conftest import TINY, Gmpo, happened, steps_logged
+from tests.integration.conftest import AHEAD, ALERT, QUICK, SYNCHRONOUS, TINY, Gmpo, happened, steps_logged
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 STEPS = 8
-QUICK = (
-    f"run.steps={STEPS}",
-    "run.prompts_per_step=4",
-    "run.export_every=4",
-    "generation.group_size=4",
-    "learner.updates_per_step=2",
-    "learner.checkpoint_every=2",
-    "prompts.held_out=0",
-)
-AHEAD, SYNCHRONOUS = "replay.max_staleness=1", "replay.max_staleness=0"
-ALERT, PATIENT = "health={every_s: 1, answer_s: 10}", "health={every_s: 1, answer_s: 600}"
+SETTINGS = (*QUICK, f"run.steps={STEPS}")
+PATIENT = "health={every_s: 1, answer_s: 600}"
 
 
 def whole(run: Path) -> None:
@@ -62,7 +53,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_ends_the_run_in_good_order_and_once_there_is_room_it_goes_on(gmpo: Gmpo, warm_model: Path, small_disk: Path) -> None:
-    settings = ("train", str(TINY), "run.name=run", *QUICK, SYNCHRONOUS, ALERT, f"run.storage={small_disk}")
+    settings = ("train", str(TINY), "run.name=run", *SETTINGS, SYNCHRONOUS, ALERT, f"run.storage={small_disk}")
     assert gmpo.start(*settings).wait(400) == 1
     assert "(3 in a row)" in gmpo.output.read_text()
     assert gmpo.left_behind() == []
@@ -103,7 +94,7 @@ def mislead(checkpoint: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_with_the_same_weights(gmpo: Gmpo, warm_model: Path, tmp_path: Path) -> None:
-    settings = (*QUICK, SYNCHRONOUS, ALERT)
+    settings = (*SETTINGS, SYNCHRONOUS, ALERT)
     unbroken = gmpo.train("unbroken", *settings)
     harms: dict[str, Callable[[Path], None]] = {
         "other contents": flip,
@@ -130,7 +121,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_with_the_same_weig
 @pytest.mark.parametrize("daemon", ["raylet", "gcs_server"])
 def test_without_its_cluster_a_run_ends_with_an_error_and_can_be_resumed(gmpo: Gmpo, warm_model: Path, daemon: str) -> None:
     """The run is endless: its actors can work on for half a minute after their cluster died."""
-    settings = ("train", str(TINY), "run.name=run", *QUICK, AHEAD, ALERT, "run.steps=2000")
+    settings = ("train", str(TINY), "run.name=run", *SETTINGS, AHEAD, ALERT, "run.steps=2000")
     driver, run = gmpo.start(*settings), gmpo.root / "run"
     gmpo.until(driver, lambda: steps_logged(run) >= 3)
     for process in psutil.Process(driver.pid).children(recursive=True):
@@ -160,7 +151,7 @@ LOSSY = {"num_failures": 4, "req_failure_prob": 2, "resp_failure_prob": 2, "in_f
     ids=["lost", "late"],
 )
 def test_calls_that_are_lost_or_late_lose_no_prompt(gmpo: Gmpo, warm_model: Path, environment: dict[str, str]) -> None:
-    settings = ("train", str(TINY), "run.name=run", *QUICK, AHEAD, ALERT, "learner.max_restarts=5")
+    settings = ("train", str(TINY), "run.name=run", *SETTINGS, AHEAD, ALERT, "learner.max_restarts=5")
     assert gmpo.start(*settings, **environment).wait(480) == 0, gmpo.output.read_text()
     whole(gmpo.root / "run")
 
@@ -169,7 +160,7 @@ def test_calls_that_are_lost_or_late_lose_no_prompt(gmpo: Gmpo, warm_model: Path
 
 
 def test_a_learner_rank_that_hangs_is_ended_and_the_group_goes_on(gmpo: Gmpo, warm_model: Path) -> None:
-    driver, run = gmpo.start("train", str(TINY), "run.name=run", *QUICK, AHEAD, ALERT, "learner.ranks=2"), gmpo.root / "run"
+    driver, run = gmpo.start("train", str(TINY), "run.name=run", *SETTINGS, AHEAD, ALERT, "learner.ranks=2"), gmpo.root / "run"
     gmpo.until(driver, lambda: steps_logged(run) >= 3)
     gmpo.actors("RayTrainWorker")[1].suspend()
     assert driver.wait(240) == 0, gmpo.output.read_text()
@@ -181,7 +172,7 @@ def test_a_learner_rank_that_hangs_is_ended_and_the_group_goes_on(gmpo: Gmpo, wa
 
 
 def test_a_stalled_engine_makes_nothing_staler_than_the_bound(gmpo: Gmpo, warm_model: Path) -> None:
-    settings = ("train", str(TINY), "run.name=run", *QUICK, AHEAD, PATIENT, "generation.engines=2", "weights.control_timeout_s=300")
+    settings = ("train", str(TINY), "run.name=run", *SETTINGS, AHEAD, PATIENT, "generation.engines=2", "weights.control_timeout_s=300")
     driver, run = gmpo.start(*settings), gmpo.root / "run"
     gmpo.until(driver, lambda: steps_logged(run) >= 3)
     engine = gmpo.actors("Engine")[0]
@@ -198,7 +189,7 @@ def test_a_stalled_engine_makes_nothing_staler_than_the_bound(gmpo: Gmpo, warm_m
 def test_a_small_object_store_slows_a_run_down_and_no_more(gmpo: Gmpo, warm_model: Path) -> None:
     """32 prompts of 64 responses under way: far more references than fit inline, in the smallest store that Ray takes."""
     settings = (
-        *QUICK,
+        *SETTINGS,
         "replay.max_staleness=3",
         ALERT,
         "cluster.object_store_mib=80",

@@ -26,6 +26,18 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "deploy" / "recipes" / "tiny.yaml"
 RUN_TIMEOUT_S = 280
 MARK = "GMPO_TEST_RUN"
+QUICK = (
+    "run.prompts_per_step=4",
+    "run.export_every=4",
+    "generation.group_size=4",
+    "learner.updates_per_step=2",
+    "learner.checkpoint_every=2",
+    "prompts.held_out=0",
+)
+"""Settings of the tiny recipe under which a step takes about a second."""
+AHEAD, SYNCHRONOUS = "replay.max_staleness=1", "replay.max_staleness=0"
+ALERT = "health={every_s: 1, answer_s: 10}"
+"""Dead and hung processes are found soon."""
 
 
 @dataclass

@@ -14,14 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
 from actors.errors import ConfigError
 from actors.reward.config import RewardConfig
 from actors.reward.pool import Verifier
-from actors.types import Answer, Outcome, Prompt, Rollout, RolloutGroup
+from actors.types import Answer, Outcome
+from tests.integration.verifiers import HANGING, NESTED, children, group, outcomes, verifiers
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +30,8 @@ pytestmark = pytest.mark.integration
 SLOTS = 8
 Start = Callable[..., Awaitable[Verifier]]
 
-HANGING = (
-    r"\boxed{9^{9^{9^{9}}}}",
-    r"\boxed{10^{(5^{5^{5^{5^5}}} + 5^{5^{5^{5^5}}})}}",
-    r"\boxed{100000000!}",
-)
 UNREADABLE = (
-    r"\boxed{" + "{" * 3000 + "1" + "}" * 3000 + "}",
-    r"\boxed{" + r"\frac{1}{" * 400 + "2" + "}" * 400 + "}",
+    *NESTED,
     r"\boxed{" + "{" * 1_000_000,
     r"\boxed{" * 140_000,
     "{" * 500_000 + "}" * 500_000,
@@ -71,36 +65,15 @@ def fenced(program: str) -> str:
     return f"```python\n{program}\n```"
 
 
-def group(task: str, answer: Answer, texts: Sequence[str]) -> RolloutGroup:
-    one = np.ones(1, dtype=np.bool_)
-    rollouts = tuple(Rollout(np.zeros(1, np.int32), np.zeros(1, np.float32), one, (), "stop", text) for text in texts)
-    return RolloutGroup(Prompt(0, task, np.zeros(1, np.int32), answer, "Q", "test#1"), rollouts)
-
-
-async def outcomes(verifier: Verifier, task: str, answer: Answer, texts: Sequence[str]) -> list[Outcome]:
-    meta, _ = await verifier.verify(group(task, answer, texts))
-    return list(meta.outcomes)
-
-
-def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "actors.reward.child" in " ".join(child.cmdline())]
-
-
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Start verifiers; close them after the test, and see none of their processes left."""
-    verifiers: list[Verifier] = []
+    """Start verifiers of few and small children."""
+    async with verifiers() as start:
 
-    async def started(tasks: Sequence[str] = ("code/python",), **settings: Any) -> Verifier:
-        config = RewardConfig.model_validate({"memory_bytes": 1 << 28, "workers": 2, **settings})
-        verifiers.append(Verifier(config, tasks))
-        await verifiers[-1].ready()
-        return verifiers[-1]
+        async def started(tasks: Sequence[str] = ("code/python",), **settings: Any) -> Verifier:
+            return await start(tasks, RewardConfig.model_validate({"memory_bytes": 1 << 28, "workers": 2, **settings}))
 
-    yield started
-    for verifier in verifiers:
-        await verifier.close()
-    assert children() == []
+        yield started
 
 
 class Good:
@@ -117,8 +90,8 @@ class Good:
         sums = [rf"it is \boxed{{{given}}}" for given in (f"{5 * n + 5}/{n + 1}", f"5^{{1}}+0 \\cdot {n}", f"{n + 6}")]
         programs = [fenced(program) for program in (f"print(2 * int(input()))  # {n}", f"print(int(input()) << 1)  # {n}", f"print({n})")]
         expected = [Outcome.RIGHT, Outcome.RIGHT, Outcome.WRONG]
-        assert await outcomes(self._verifier, "math", "5", sums) == expected
-        assert await outcomes(self._verifier, "code/python", [["-3", "-6"], ["4", "8"]], programs) == expected
+        assert await outcomes(self._verifier, sums) == expected
+        assert await outcomes(self._verifier, programs, [["-3", "-6"], ["4", "8"]], "code/python") == expected
         self.graded += len(sums) + len(programs)
 
     async def flow(self) -> None:
@@ -142,7 +115,7 @@ async def test_a_hundred_bombs_through_eight_slots(start: Start) -> None:
     began = time.monotonic()
     good = Good(verifier)
     flowing = asyncio.create_task(good.flow())
-    seen = await asyncio.gather(*(outcomes(verifier, task, answer, texts) for task, answer, texts, _ in batches))
+    seen = await asyncio.gather(*(outcomes(verifier, texts, answer, task) for task, answer, texts, _ in batches))
     bombed_s = time.monotonic() - began
     good.stop = True
     await flowing
@@ -160,7 +133,7 @@ async def test_what_a_bomb_leaves_behind_dies_with_its_child(start: Start) -> No
     """A fork bomb at work, and no one left to end it: its verifier is killed."""
     verifier = await start(workers=1, cpu_limit_s=20, wall_limit_s=60)
     (child,) = children()
-    verifying = asyncio.create_task(outcomes(verifier, "code/python", [["", "5"]], [fenced(PROGRAMS["fork"])]))
+    verifying = asyncio.create_task(outcomes(verifier, [fenced(PROGRAMS["fork"])], [["", "5"]], "code/python"))
     async with asyncio.timeout(30):
         while len(family := child.children(recursive=True)) < 8:
             await asyncio.sleep(0.01)
@@ -219,16 +192,16 @@ async def test_programs_reach_no_canary(start: Start, tmp_path: Path, listener: 
 async def test_responses_do_not_write_the_log(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     verifier = await start(("math", "code/python"))
     hostile = "\x1b[31m\r\n2026-01-01 CRITICAL forged"
-    await outcomes(verifier, "math", hostile, [rf"\boxed{{{hostile}}}", hostile])
-    await outcomes(verifier, "code/python", json.dumps([["", hostile]]), [fenced(f"raise SystemExit({hostile!r})")])
-    await outcomes(verifier, "code/python", hostile, [fenced("print()")])  # no tests: a fault, and so logged
+    await outcomes(verifier, [rf"\boxed{{{hostile}}}", hostile], hostile)
+    await outcomes(verifier, [fenced(f"raise SystemExit({hostile!r})")], json.dumps([["", hostile]]), "code/python")
+    await outcomes(verifier, [fenced("print()")], hostile, "code/python")  # no tests: a fault, and so logged
     assert "list of tests" in caplog.text and "forged" not in caplog.text
 
 
 async def test_only_the_end_of_a_long_response_is_read(start: Start) -> None:
     verifier = await start(("math",), max_response_chars=1_000)
     early, late = r"\boxed{5}" + "." * 1_000, "." * 5_000_000 + r"\boxed{5}"
-    assert await outcomes(verifier, "math", "5", [early, late]) == [Outcome.UNPARSEABLE, Outcome.RIGHT]
+    assert await outcomes(verifier, [early, late]) == [Outcome.UNPARSEABLE, Outcome.RIGHT]
 
 
 async def test_code_is_refused_where_bubblewrap_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

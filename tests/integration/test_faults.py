@@ -19,22 +19,13 @@ from actors.replay.audit import Account
 from actors.types import Outcome
 from actors.weights.version import verify_version
 from services.ledger import audit_run
-from tests.integration.conftest import TINY, Gmpo, happened, steps_logged
+from tests.integration.conftest import AHEAD, ALERT, QUICK, SYNCHRONOUS, TINY, Gmpo, happened, steps_logged
 from tests.integration.test_run import figures, rollouts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 STEPS, ENDLESS = 8, 2000
-QUICK = (
-    "run.prompts_per_step=4",
-    "run.export_every=4",
-    "generation.group_size=4",
-    "learner.updates_per_step=2",
-    "learner.checkpoint_every=2",
-    "prompts.held_out=0",
-    "health={every_s: 1, answer_s: 10}",
-)
-AHEAD, SYNCHRONOUS = "replay.max_staleness=1", "replay.max_staleness=0"
+SETTINGS = (*QUICK, ALERT)
 
 
 class Run:
@@ -47,7 +38,7 @@ class Run:
 
     def start(self) -> subprocess.Popen[str]:
         """The command that a person gives."""
-        return self.gmpo.start("train", str(TINY), "run.name=run", *QUICK, AHEAD, f"run.steps={ENDLESS}", "generation.engines=2")
+        return self.gmpo.start("train", str(TINY), "run.name=run", *SETTINGS, AHEAD, f"run.steps={ENDLESS}", "generation.engines=2")
 
     def goes_on(self, steps: int = 2) -> None:
         """Wait for further steps."""
@@ -121,7 +112,7 @@ def damage(run: Path) -> int:
 
 
 def test_a_rank_the_driver_and_a_checkpoint_are_lost_and_the_run_equals_the_unbroken_one(gmpo: Gmpo, warm_model: Path) -> None:
-    settings = (*QUICK, SYNCHRONOUS, f"run.steps={STEPS}")
+    settings = (*SETTINGS, SYNCHRONOUS, f"run.steps={STEPS}")
     unbroken = gmpo.train("unbroken", *settings)
 
     process = gmpo.start("train", str(TINY), "run.name=run", *settings)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 import ray
@@ -22,40 +20,17 @@ from actors.errors import ConfigError, VerifierError
 from actors.reward.answers import canonical, gold_texts
 from actors.reward.config import FunctionPart, RewardConfig
 from actors.reward.pool import Verifier
-from actors.types import Answer, GroupMeta, Outcome, Prompt, Rollout, RolloutGroup, Span, Verdict
+from actors.types import GroupMeta, Outcome, RolloutGroup, Verdict
+from tests.integration.verifiers import HANGING, NESTED, Started, children, group, outcomes, rollout, verifiers
 
 pytestmark = pytest.mark.integration
 
-Started = Callable[..., Awaitable[Verifier]]
-
-BOMBS = (
-    r"\boxed{9^{9^{9^{9}}}}",
-    r"\boxed{10^{(5^{5^{5^{5^5}}} + 5^{5^{5^{5^5}}})}}",
-    r"\boxed{100000000!}",
-    r"\boxed{" + "{" * 3000 + "1" + "}" * 3000 + "}",
-    r"\boxed{" + r"\frac{1}{" * 400 + "2" + "}" * 400 + "}",
-)
-
-
-def group(task: str, answer: Answer, texts: Sequence[str], **columns: Any) -> RolloutGroup:
-    prompt = Prompt(7, task, np.arange(3, dtype=np.int32), answer, "Q", "test#1", columns)
-    return RolloutGroup(prompt, tuple(rollout(text) for text in texts))
-
-
-def rollout(text: str, finish: str = "stop") -> Rollout:
-    length = len(text.split())
-    ones = np.ones(length, dtype=np.bool_)
-    return Rollout(np.zeros(length, np.int32), np.zeros(length, np.float32), ones, (Span(3, 0, 1), Span(4, 1, length)), finish, text)
+BOMBS = (*HANGING, *NESTED)
 
 
 def misbehaving(**settings: Any) -> RewardConfig:
     part = FunctionPart(type="function", path="tests.integration.reward_functions:misbehave")
     return RewardConfig.model_validate({"parts": [part], "cpu_limit_s": 0.5, "wall_limit_s": 20, "memory_bytes": 1 << 28, **settings})
-
-
-def children(parent: int | None = None) -> list[int]:
-    found = psutil.Process(parent).children(recursive=True)
-    return [child.pid for child in found if "actors.reward.child" in " ".join(child.cmdline())]
 
 
 def alive(pid: int) -> bool:
@@ -65,25 +40,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def outcomes(verifier: Verifier, texts: Sequence[str], answer: Answer = "5", task: str = "math") -> list[Outcome]:
-    meta, _ = await verifier.verify(group(task, answer, texts))
-    return list(meta.outcomes)
-
-
 @pytest.fixture
 async def start() -> AsyncIterator[Started]:
-    """Start verifiers; close them after the test, and see none of their processes left."""
-    verifiers: list[Verifier] = []
-
-    async def started(config: RewardConfig | None = None, tasks: Sequence[str] = ()) -> Verifier:
-        verifiers.append(Verifier(config or RewardConfig(), tasks))
-        await verifiers[-1].ready()
-        return verifiers[-1]
-
-    yield started
-    for verifier in verifiers:
-        await verifier.close()
-    assert children() == []
+    """Start verifiers; no process of theirs is left after the test."""
+    async with verifiers() as start:
+        yield start
 
 
 @pytest.fixture
@@ -96,7 +57,7 @@ def eval_data() -> Path:
 
 
 async def test_a_group_comes_back_with_verdicts(start: Started) -> None:
-    verifier = await start(tasks=("math",))
+    verifier = await start(("math",))
     given = RolloutGroup(
         group("math", "5", []).prompt,
         (rollout(r"it is \boxed{5}"), rollout(r"\boxed{\frac{10}{2}}"), rollout("no idea", "length"), rollout(r"it is \boxed{6}")),
@@ -116,7 +77,7 @@ async def test_a_group_comes_back_with_verdicts(start: Started) -> None:
 
 @pytest.mark.parametrize("suite", ["math500", "aime24", "amc"])
 async def test_gold_answers_are_right_and_the_next_rows_are_wrong(start: Started, eval_data: Path, suite: str) -> None:
-    verifier = await start(tasks=("math",))
+    verifier = await start(("math",))
     golds = [json.loads(line)["answer"] for line in (eval_data / f"{suite}.jsonl").read_text().splitlines()]
     texts = [gold_texts(gold)[0] for gold in golds]
     following = [*texts[1:], texts[0]]
@@ -132,7 +93,7 @@ async def test_gold_answers_are_right_and_the_next_rows_are_wrong(start: Started
 
 
 async def test_latex_bombs_end_and_the_slots_come_back(start: Started) -> None:
-    verifier = await start(RewardConfig(cpu_limit_s=0.7), ("math",))
+    verifier = await start(("math",), RewardConfig(cpu_limit_s=0.7))
     good = [rf"\boxed{{{5 * n}/{n}}}" for n in range(1, 12)]
     mixed = [text for pair in zip(good, BOMBS * 2, strict=False) for text in pair] + good[-1:]
     seen = dict(zip(mixed, await outcomes(verifier, mixed), strict=True))
@@ -144,7 +105,7 @@ async def test_latex_bombs_end_and_the_slots_come_back(start: Started) -> None:
 
 
 async def test_misbehaving_functions_are_faults_and_never_wrong(start: Started) -> None:
-    verifier = await start(misbehaving())
+    verifier = await start(config=misbehaving())
     expected = {
         "spin": Outcome.TIMEOUT,
         "flood": Outcome.TIMEOUT,
@@ -161,12 +122,12 @@ async def test_misbehaving_functions_are_faults_and_never_wrong(start: Started) 
 
 
 async def test_waiting_costs_no_cpu_so_the_wall_clock_ends_it(start: Started) -> None:
-    verifier = await start(misbehaving(wall_limit_s=0.5))
+    verifier = await start(config=misbehaving(wall_limit_s=0.5))
     assert await outcomes(verifier, ["sleep", "fine"]) == [Outcome.TIMEOUT, Outcome.RIGHT]
 
 
 async def test_the_deadline_takes_the_whole_process_group(start: Started, tmp_path: Path) -> None:
-    verifier = await start(misbehaving(workers=1))
+    verifier = await start(config=misbehaving(workers=1))
     trace = tmp_path / "pid"
     assert await outcomes(verifier, ["fork and spin"], answer=str(trace)) == [Outcome.TIMEOUT]
     async with asyncio.timeout(10):  # the kernel ends the group's other members in its own time
@@ -176,20 +137,20 @@ async def test_the_deadline_takes_the_whole_process_group(start: Started, tmp_pa
 
 async def test_a_stopped_child_is_not_blamed_before_the_backstop(start: Started) -> None:
     """A machine so loaded that a child does not run for longer than its CPU limit masks nothing."""
-    verifier = await start(misbehaving(workers=1))
-    (pid,) = children()
-    os.kill(pid, signal.SIGSTOP)
+    verifier = await start(config=misbehaving(workers=1))
+    (child,) = children()
+    child.suspend()
     verifying = asyncio.create_task(outcomes(verifier, ["fine"]))
     await asyncio.wait([verifying], timeout=1.0)  # twice the CPU limit
     assert not verifying.done()
-    os.kill(pid, signal.SIGCONT)
+    child.resume()
     assert await verifying == [Outcome.RIGHT]
 
 
 async def test_children_see_no_secrets(start: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     monkeypatch.setenv("JUDGE_URL", "http://judge")
-    verifier = await start(misbehaving(environment=["JUDGE_URL"]))
+    verifier = await start(config=misbehaving(environment=["JUDGE_URL"]))
     await outcomes(verifier, ["environment"], answer=str(tmp_path / "seen"))
     seen = (tmp_path / "seen").read_text().splitlines()
     assert "JUDGE_URL" in seen and "WANDB_API_KEY" not in seen
@@ -197,7 +158,7 @@ async def test_children_see_no_secrets(start: Started, tmp_path: Path, monkeypat
 
 async def test_any_text_passes_the_protocol(start: Started) -> None:
     part = FunctionPart(type="function", path="tests.integration.reward_functions:echo")
-    verifier = await start(RewardConfig(parts=(part,), max_response_chars=2_000_000))
+    verifier = await start(config=RewardConfig(parts=(part,), max_response_chars=2_000_000))
     for text in ("\ud800", "a\x00b", "\n\r\u2028\x1b[31m", '{"score": 1}', "é" * 2_000_000, ""):
         assert await outcomes(verifier, [text], answer=text) == [Outcome.RIGHT]
 
@@ -209,7 +170,7 @@ async def test_any_extracted_answer_passes_the_protocol(start: Started) -> None:
 
 
 async def test_equal_responses_are_graded_once(start: Started, tmp_path: Path) -> None:
-    verifier = await start(misbehaving())
+    verifier = await start(config=misbehaving())
     assert await outcomes(verifier, ["count"] * 16, answer=str(tmp_path / "calls")) == [Outcome.RIGHT] * 16
     assert (tmp_path / "calls").read_text() == "called\n"
 
@@ -223,7 +184,7 @@ async def test_256_cheap_responses_take_well_under_a_second(start: Started) -> N
 
 
 async def test_cancelling_frees_the_child(start: Started) -> None:
-    verifier = await start(misbehaving(workers=1, cpu_limit_s=20))
+    verifier = await start(config=misbehaving(workers=1, cpu_limit_s=20))
     verifying = asyncio.create_task(outcomes(verifier, ["spin"]))
     await asyncio.wait([verifying], timeout=0.1)
     verifying.cancel()
@@ -231,7 +192,7 @@ async def test_cancelling_frees_the_child(start: Started) -> None:
 
 
 async def test_closing_ends_running_calls_and_children(start: Started) -> None:
-    verifier = await start(misbehaving(workers=1, cpu_limit_s=20))
+    verifier = await start(config=misbehaving(workers=1, cpu_limit_s=20))
     running = [asyncio.create_task(outcomes(verifier, ["spin", "fine"])) for _ in range(3)]
     await asyncio.wait(running, timeout=0.1)
     await verifier.close()
@@ -265,8 +226,7 @@ def test_children_die_with_their_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
         assert parent.stdout.readline() == "ready\n"
-        (pid,) = children(parent.pid)
-        child = psutil.Process(pid)
+        (child,) = children(parent.pid)
         parent.kill()
     child.wait(timeout=10)
 
