@@ -39,4 +39,4 @@ class GenerationConfig(Section):
     cpus: float = Field(0.25, ge=0)
     """Ray CPU share of one engine."""
     start_timeout_s: float = Field(600, gt=0)
-    """Seconds an engine may take to come up."""
+    """Seconds an engine, a verifier or a reference actor may take to come up, also in place of one that died."""

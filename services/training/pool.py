@@ -67,10 +67,13 @@ async def _well(handle: Any) -> None:
 class Pool:
     """Routes work, and keeps its members alive once `watch` runs."""
 
-    def __init__(self, handles: Sequence[Any], *, wake: Wake, health: Health = _well, answer_s: float = 60.0) -> None:
-        """`health` raises where an actor that answers is not well; `wake` brings up a fresh process; to answer it has `answer_s`."""
+    def __init__(
+        self, handles: Sequence[Any], *, wake: Wake, health: Health = _well, answer_s: float = 60.0, start_s: float = 600.0
+    ) -> None:
+        """`health` raises where an actor that answers is not well, within `answer_s`; `wake` brings up a fresh process, within `start_s`."""
         self.members = tuple(Member(index, handle) for index, handle in enumerate(handles))
-        self._health, self._wake, self._answer_s = health, wake, answer_s
+        self._health, self._wake = health, wake
+        self._answer_s, self._start_s = answer_s, start_s
         self._changed = asyncio.Condition()
         self._abandoned = False  # nobody is replaced any more
         self.lost: Told = _nobody
@@ -172,13 +175,19 @@ class Pool:
                 await asyncio.sleep(AGAIN_S)
 
     async def _bring_up(self, member: Member) -> Any:
-        """Wake a member's process, and the next one if that dies before it takes work. ActorDiedError if none can be built."""
+        """Wake a member's process, and the next one if that dies before it takes work.
+
+        Raises ActorDiedError if none can be built, and EngineError if none comes up in time.
+        """
         while True:
             try:
-                member.process = await process_of(member.handle)
-                answer = await self._wake(member)
+                async with asyncio.timeout(self._start_s):
+                    member.process = await process_of(member.handle)
+                    answer = await self._wake(member)
             except ActorUnavailableError:
                 continue
+            except TimeoutError:
+                raise EngineError(f"{member.handle} was not up after {self._start_s:g} s") from None
             if await self._survives(member, self.back(member, "ready again")):
                 break
         member.ended = False

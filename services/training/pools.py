@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from actors.errors import EngineError
 from actors.generation.engine import Engine
 from actors.generation.spec import EngineSpec
 from actors.generation.vllm_terms import engine_environment
@@ -23,7 +23,7 @@ from actors.replay.queue import ReplayQueue
 from actors.reward.pool import Verifier
 from services import cluster
 from services.config import Recipe
-from services.training.pool import Member, Pool, Wake
+from services.training.pool import Member, Pool
 from services.training.recorder import Recorder
 from services.training.rundir import RunDirectory
 
@@ -44,14 +44,13 @@ class Pools:
         specs = [engine_spec(recipe, model, index, gpu=gpu, transport=transport) for index in range(recipe.generation.engines)]
         self._health = recipe.health
         engines = [self._engine(recipe, spec) for spec in specs]
-        answer_s = recipe.health.answer_s
-        wake = _started(recipe.generation.start_timeout_s)
-        self.generation = Pool(engines, wake=wake, health=lambda engine: engine.health.remote(), answer_s=answer_s)
+        pool = partial(Pool, answer_s=recipe.health.answer_s, start_s=recipe.generation.start_timeout_s)
+        self.generation = pool(engines, wake=_started, health=lambda engine: engine.health.remote())
         reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, max_concurrency=MAX_CONCURRENCY, max_restarts=-1)
         verifiers = [reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)]
-        self.reward = Pool(verifiers, wake=_ready, answer_s=answer_s)
+        self.reward = pool(verifiers, wake=_ready)
         self.recorder: Any = ray.remote(Recorder).options(num_cpus=0, scheduling_strategy=_here(), **FOREVER).remote(rollouts)
-        self.reference = Pool(_reference_actors(recipe, model, gpu=gpu), wake=_ready, answer_s=answer_s)
+        self.reference = pool(_reference_actors(recipe, model, gpu=gpu), wake=_ready)
 
     def _engine(self, recipe: Recipe, spec: EngineSpec) -> Any:
         group = cluster.engine_group(recipe, gpu=spec.gpu)
@@ -70,13 +69,9 @@ class Pools:
             .remote(spec)
         )
 
-    async def start(self, timeout_s: float) -> list[float]:
+    async def start(self) -> list[float]:
         """Wait until every engine, verifier and scorer is up. Returns the engines' start-up seconds."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                seconds, *_ = await asyncio.gather(*(pool.start() for pool in self._all))
-        except TimeoutError:
-            raise EngineError(f"the pools were not up after {timeout_s:g} s") from None
+        seconds, *_ = await asyncio.gather(*(pool.start() for pool in self._all))
         return seconds
 
     async def watch(self) -> None:
@@ -101,16 +96,9 @@ class Pools:
         cluster.release(self._groups)
 
 
-def _started(timeout_s: float) -> Wake:
-    async def wake(member: Member) -> float:
-        try:
-            async with asyncio.timeout(timeout_s):
-                seconds: float = await member.handle.start.remote()
-                return seconds
-        except TimeoutError:
-            raise EngineError(f"engine {member.index} was not up after {timeout_s:g} s") from None
-
-    return wake
+async def _started(member: Member) -> float:
+    seconds: float = await member.handle.start.remote()
+    return seconds
 
 
 async def _ready(member: Member) -> None:

@@ -217,7 +217,7 @@ class _Run:
             conductor = Conductor(recipe, self._stream, pools, queue, keeper, self._run, self._console, self._sinks, step=step)
             # The queue closes early only when the learner group has ended: in good order, or with an error that `learning` raises.
             with contextlib.suppress(QueueClosed):
-                seconds = await _while_learning(learning, pools.start(recipe.generation.start_timeout_s), queue, completes=False)
+                seconds = await _while_learning(learning, pools.start(), queue, completes=False)
                 self._console.event(f"engines up in {max(seconds):.1f} s")
                 await _while_learning(learning, conductor.run(), queue, completes=True)
             await learning

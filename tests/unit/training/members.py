@@ -58,14 +58,15 @@ def task_error(cause: Exception) -> RayTaskError:
     return RayTaskError("method", "traceback", cause, proctitle="actor", pid=1, ip="127.0.0.1")
 
 
-def make_pool(*names: str, events: list[str], answer_s: float = 60) -> tuple[Pool, list[Process]]:
+def make_pool(*names: str, events: list[str], answer_s: float = 60, start_s: float = 60) -> tuple[Pool, list[Process]]:
     """A pool that is not started, and the processes of its members."""
     processes = [Process(name, events) for name in names]
 
     async def wake(member: Member) -> Any:
         return await member.handle.wake.remote()
 
-    pool = Pool(list(map(Handle, processes)), wake=wake, health=lambda handle: handle.health.remote(), answer_s=answer_s)
+    deadlines = {"answer_s": answer_s, "start_s": start_s}
+    pool = Pool(list(map(Handle, processes)), wake=wake, health=lambda handle: handle.health.remote(), **deadlines)
 
     async def lost(member: Member, why: str) -> None:
         events.append(f"lost {processes[member.index].name}: {why}")

@@ -254,3 +254,14 @@ async def test_a_process_that_dies_while_it_wakes_is_followed_by_another(events:
     failures.append(RayActorError())
     with pytest.raises(RayActorError):  # for good: Ray starts no other
         await pool.start()
+
+
+async def test_a_process_that_never_comes_up_is_an_error_and_no_wait_for_ever(events: list[str]) -> None:
+    pool, (a, b) = make_pool("a", "b", events=events, start_s=0.01)
+    a.answers.clear()  # not even a process
+    with pytest.raises(EngineError, match="not up after"):
+        await pool.start()
+    a.answers.set()
+    b.wakes.clear()
+    with pytest.raises(EngineError, match="not up after"):
+        await pool.start()
