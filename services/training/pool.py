@@ -70,7 +70,7 @@ class Pool:
     def __init__(
         self, handles: Sequence[Any], *, wake: Wake, health: Health = _well, answer_s: float = 60.0, start_s: float = 600.0
     ) -> None:
-        """`health` raises where an actor that answers is not well, within `answer_s`; `wake` brings up a fresh process, within `start_s`."""
+        """`health` raises, within `answer_s`, where an actor is not well; `wake` brings up a fresh process, within `start_s`."""
         self.members = tuple(Member(index, handle) for index, handle in enumerate(handles))
         self._health, self._wake = health, wake
         self._answer_s, self._start_s = answer_s, start_s
