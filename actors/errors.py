@@ -61,6 +61,10 @@ class QueueClosed(GmpoError):
     """The replay queue was closed."""
 
 
+class QueueLost(GmpoError):
+    """The replay queue's process died, and the one in its place knows nothing of what the driver holds."""
+
+
 class StaleAttempt(GmpoError):
     """A newer learner group has taken over."""
 

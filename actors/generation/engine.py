@@ -165,7 +165,7 @@ class Engine:
     async def health(self) -> str:
         """The version label the engine samples with; raises EngineError if it is dead."""
         if self._llm is None or self._llm.errored:
-            raise EngineError(f"engine {self._spec.index} is dead")
+            raise EngineError("its vLLM core is dead")
         return str(await self._llm.get_weight_version())
 
     async def close(self) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from actors.prompts.config import Columns
 from actors.prompts.problems import Problem, Question, Reason
-from actors.types import Answer
+from actors.reward.verifiers import takes
 
 QUESTIONS = ("prompt", "question", "problem")
 ANSWERS = ("answer", "solution", "reward_model.ground_truth")
@@ -43,12 +43,14 @@ def read_problem(value: object, *, name: str, columns: Columns, task: str | None
     question = _checked_question(question)
     if isinstance(question, Reason):
         return question
-    answer = _checked_answer(_first(row, (columns.answer,) if columns.answer else ANSWERS)[1])
-    if isinstance(answer, Reason):
-        return answer
+    answer = _first(row, (columns.answer,) if columns.answer else ANSWERS)[1]
+    if answer is None or answer == [] or (isinstance(answer, str) and not answer.strip()):
+        return Reason.NO_ANSWER
     named = _task(row, answer, column=columns.task, default=task)
     if isinstance(named, Reason):
         return named
+    if not takes(named, answer):
+        return Reason.BAD_ANSWER
     rest = {key: value for key, value in row.items() if key != where}
     return Problem(question=question, answer=answer, task=named, row=name, columns=rest)
 
@@ -91,22 +93,7 @@ def _is_message(value: Any) -> bool:
     return isinstance(content, str) and bool(content.strip())
 
 
-def _checked_answer(value: Any) -> Answer | Reason:
-    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
-        return Reason.NO_ANSWER
-    if _is_scalar(value) or (isinstance(value, list) and all(map(_is_scalar, value))):
-        answer: Answer = value
-        return answer
-    return Reason.BAD_ANSWER
-
-
-def _is_scalar(value: Any) -> bool:
-    if isinstance(value, str):
-        return bool(value.strip())
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _task(row: Mapping[str, Any], answer: Answer, *, column: str | None, default: str | None) -> str | Reason:
+def _task(row: Mapping[str, Any], answer: Any, *, column: str | None, default: str | None) -> str | Reason:
     if column is not None:
         value = _lookup(row, column)
         return value if isinstance(value, str) and value.strip() else Reason.NO_TASK

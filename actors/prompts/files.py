@@ -26,7 +26,7 @@ def check_files(paths: Sequence[str]) -> None:
     """Raises DataError with every path that is not a file."""
     missing = [path for path in paths if not _is_file(path)]
     if missing:
-        raise DataError(f"no such file: {', '.join(missing)}")
+        raise DataError(f"prompts: no such file: {', '.join(missing)}")
 
 
 def read_files(paths: Sequence[str]) -> Iterator[Raw]:

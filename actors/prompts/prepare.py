@@ -62,13 +62,17 @@ def prepare_source(config: PromptsConfig, source: Source, renderer: Renderer) ->
     return prepared, rejections
 
 
-def hold_out(prepared: Sequence[Prepared], count: int) -> list[Prepared]:
-    """`count` problems chosen by the hash of their questions: neither the seed nor the order of the rows has a say."""
+def hold_out(prepared: Sequence[Prepared], count: int, rejections: Sequence[Rejection] = ()) -> list[Prepared]:
+    """`count` problems chosen by the hash of their questions: neither the seed nor the order of the rows has a say.
+
+    Raises DataError if there are not that many beside one to train on, and tells of the rejections then.
+    """
     distinct: dict[bytes, Prepared] = {}
     for one in prepared:
         distinct.setdefault(one.digest, one)
     if count >= len(distinct):
-        raise DataError(f"prompts.held_out is {count}, but the source has only {len(distinct)} different usable problems")
+        usable = f"only {len(distinct)} different usable problems; {Rejected.of(rejections).describe()}"
+        raise DataError(f"prompts.held_out is {count}, but the source has {usable}")
     return [distinct[digest] for digest in sorted(distinct)[:count]]
 
 

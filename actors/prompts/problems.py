@@ -37,7 +37,7 @@ class Reason(StrEnum):
     NO_QUESTION = "no question"
     BAD_QUESTION = "the question is neither text nor text messages that end before the answer"
     NO_ANSWER = "no answer"
-    BAD_ANSWER = "the answer is neither text nor a number nor a list of them"
+    BAD_ANSWER = "the answer is not one that the task's verifier knows (text, a number, a list of them; for code/python a list of tests)"
     NO_TASK = "the task column holds no name"
     BAD_TEXT = "text that is not valid Unicode"
     UNRENDERABLE = "the template does not take its messages"

@@ -115,7 +115,7 @@ def open_stream(config: PromptsConfig, tokenizer: Tokenizer, *, seed: int) -> Pr
 
     prepared, rejections = prepare_source(config, config.source, renderer)
     if config.held_out_source is None:
-        evaluation = hold_out(prepared, config.held_out)
+        evaluation = hold_out(prepared, config.held_out, rejections)
     else:
         evaluation, unfit = _evaluation(config, config.held_out_source, renderer)
         rejections += unfit

@@ -21,24 +21,30 @@ checkpoint_failed   why                        one could not be written; the run
 stopping            reason                     no further step
 recorded            step                       what it was trained on is on disk
 committed           step                       a checkpoint covers the step
+failed              error                      the learner group cannot go on, and starting it again would not help
 closed              account
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from actors.errors import GmpoError
 
 
 class History:
     """Writes one run's history. Each line is with the operating system before the call returns, so it outlives this process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait_s: float = 60.0) -> None:
+        """Waits for another process that still writes: of a driver that is gone, whose actors are not. GmpoError if it stays."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
+        _lock(self._file, time.monotonic() + wait_s)
         self._file.truncate(_whole(path.read_bytes()))  # a line that a kill cut off is no line
 
     def write(self, event: str, **fields: Any) -> None:
@@ -50,6 +56,18 @@ class History:
     def close(self) -> None:
         """Close the file; writing afterwards is an error."""
         self._file.close()
+
+
+def _lock(file: IO[bytes], until: float) -> None:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > until:
+                file.close()
+                raise GmpoError(f"{file.name}: another replay queue still writes to it") from None
+            time.sleep(0.1)
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,7 @@ class News:
             case {"event": "unsynced"}:
                 error = WeightSyncError(event["error"], engine=event["engine"], phase=event["phase"], version=event["version"])
                 self.unsynced.append((event["epoch"], error))
+                self.notes.append(f"publication failed: {error}")
             case {"recall": reason}:
                 self.recalls += [Recall(ordinal, reason) for ordinal in event["ordinals"]]
             case {"why": why}:

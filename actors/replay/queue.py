@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from actors.errors import GmpoError, LostGroup, QueueClosed, StaleAttempt, WeightSyncError
+from actors.errors import GmpoError, LostGroup, QueueClosed, QueueLost, StaleAttempt, WeightSyncError
 from actors.replay import recovery
 from actors.replay.history import History, read
 from actors.replay.ledger import FINAL, Ledger, State
@@ -40,9 +40,9 @@ class ReplayQueue:
     def __init__(self, spec: QueueSpec, ledger: Sequence[Sequence[Any]] = (), step: int = 0) -> None:
         self._spec = spec
         self._standing = Standing(Ledger.restore(ledger))
+        self._history = History(spec.history)  # from here on nobody else writes to it
         past = list(read(spec.history))
         begun = next((index for index, event in enumerate(past) if event.get("session") == spec.session), None)
-        self._history = History(spec.history)
         self._news = News()
         self._past = past[begun:] if begun is not None else []  # of this driver's life
         self._reached = max((event["step"] for event in past[:begun] if event["event"] == State.TRAINED), default=0)  # by earlier ones
@@ -59,10 +59,15 @@ class ReplayQueue:
         self._published: dict[int, Published] = {}
         self._taken = step  # newest step whose publication the conductor has seen
         self._engines = Resync(0, ())
-        self._failure: GmpoError | None = None
-        self._closed = False
+        failed = [GmpoError(event["error"]) for event in self._past if event["event"] == "failed"]
+        self._failure: GmpoError | None = failed[-1] if failed else None
+        self._closed = any(event["event"] == "closed" for event in self._past)
+        if self._closed:
+            self._given.set()  # whoever still asks is told so
+            self._history.close()
         self._changed = asyncio.Condition()
         self._claim_wait_s = 0.0
+        self._held_since: float | None = None  # when the next step began to be held back by nothing but prompts under way
 
     def _record(self, kind: str, **fields: Any) -> None:
         """An event happens: first in this process, which refuses what cannot be, then on disk."""
@@ -101,10 +106,13 @@ class ReplayQueue:
         return [ordinal for ordinal in ledger.unfinished() if ordinal not in self._ready], ledger.next_ordinal()
 
     async def admit(self, ordinals: Sequence[int]) -> None:
-        """These prompts enter the run (again, if their work was lost)."""
+        """These prompts enter the run (again, if their work was lost). Those that left it for good meanwhile stay out."""
         async with self._open():
-            self._record(State.ADMITTED, ordinals=list(ordinals), version=self._standing.version)
-            for ordinal in ordinals:
+            ledger = self._standing.ledger
+            entering = [ordinal for ordinal in ordinals if ordinal not in ledger or ledger[ordinal].state not in FINAL]
+            if entering:
+                self._record(State.ADMITTED, ordinals=entering, version=self._standing.version)
+            for ordinal in entering:
                 self._ready.pop(ordinal, None)
 
     async def put(self, arrivals: Sequence[Arrival]) -> list[bool]:
@@ -211,7 +219,12 @@ class ReplayQueue:
                 self._changed.notify_all()
 
     async def closed(self) -> None:
-        """Waits until the queue closes: the driver learns from this call that its process died."""
+        """Waits until the queue closes: the driver learns from this call that its process died, or at once that it knows nothing yet.
+
+        Raises QueueLost where the driver has not said what it holds.
+        """
+        if not self._given.is_set() and not self._closed:
+            raise QueueLost("the replay queue waits for what its owner holds")
         async with self._changed:
             await self._changed.wait_for(lambda: self._closed)
 
@@ -259,30 +272,36 @@ class ReplayQueue:
         began = time.monotonic()
         async with self._open():
             while not await self._decided(turn, step, attempt):
-                self._drop_overdue(step)
+                self._drop_overdue()
             self._check_attempt(attempt)
             if rank == 0:
                 self._claim_wait_s = time.monotonic() - began
             return self._verdict(turn, rank, ranks)
 
     async def _decided(self, turn: int, step: int, attempt: int) -> bool:
-        """Wait until it is known what happens in this turn; False if that takes longer than a step may be held back."""
+        """Wait until it is known what happens in this turn; False if it is time to look whether the step is held back too long."""
 
         def decided() -> bool:
             fenced = self._closed or attempt != self._standing.attempt
             return fenced or turn in self._standing.turns or self._decide(turn, step)
 
         try:
-            async with asyncio.timeout(self._spec.stale_after_s):
+            async with asyncio.timeout_at(self._patience_ends()):
                 return await self._changed.wait_for(decided)
         except TimeoutError:
             return False
 
-    def _drop_overdue(self, step: int) -> None:
+    def _patience_ends(self) -> float:
+        """Time of the loop from which on a step that is held back now is held back too long."""
+        now = asyncio.get_running_loop().time()
+        return (now if self._held_since is None else self._held_since) + self._spec.stale_after_s
+
+    def _drop_overdue(self) -> None:
         """Give up, as stale, the oldest prompts under way, where the step could long be filled and is held back by them alone."""
-        waiting = self._standing.waiting
-        if step in self._steps or step in self._ready.recorded or not waiting or len(self._ready) < self._spec.prompts_per_step:
+        if self._held_since is None or asyncio.get_running_loop().time() < self._patience_ends():
             return
+        self._held_since = None
+        waiting = self._standing.waiting
         oldest = min(waiting.values())
         for ordinal in [ordinal for ordinal, version in waiting.items() if version == oldest]:
             self._drop(ordinal, "stale", recall="stale")
@@ -319,9 +338,13 @@ class ReplayQueue:
         return self._freeze(turn, step)
 
     def _freeze(self, turn: int, step: int) -> bool:
-        claim = self._ready.claim(step, self._standing.waiting, self._standing.filtered)
+        waiting = self._standing.waiting
+        claim = self._ready.claim(step, waiting, self._standing.filtered)
         if claim is None:
+            held_back = bool(waiting) and self._ready.free >= self._spec.prompts_per_step
+            self._held_since = (self._held_since or asyncio.get_running_loop().time()) if held_back else None
             return False
+        self._held_since = None
         self._record(State.CLAIMED, ordinals=claim.ordinals, step=step, attempt=self._standing.attempt, turn=turn, filtered=claim.filtered)
         self._steps.keep(step, claim, self._ready.take(step, claim))
         self._changed.notify_all()  # there is room again
@@ -404,6 +427,8 @@ class ReplayQueue:
     async def fail(self, error: GmpoError, attempt: int) -> None:
         """The learner group cannot go on, and starting again would not help: the queue closes, and the conductor is told why."""
         self._check_attempt(attempt)
+        if not self._closed:
+            self._record("failed", error=f"{error.__class__.__name__}: {error}"[:2000])
         self._failure = error
         await self.close()
 

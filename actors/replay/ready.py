@@ -19,9 +19,14 @@ class Ready(dict[int, Held]):
         self.recorded: Mapping[int, Claim] = {}
 
     @property
+    def free(self) -> int:
+        """Groups that no step is promised."""
+        return len(self) - len(self._promised)
+
+    @property
     def has_room(self) -> bool:
         """Whether another group may come; promised ones take no room from it."""
-        return len(self) - len(self._promised) < self._spec.capacity
+        return self.free < self._spec.capacity
 
     @property
     def _promised(self) -> set[int]:

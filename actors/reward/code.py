@@ -70,6 +70,14 @@ def last_block(text: str) -> str | None:
     return "\n".join(block) + "\n" if any(line.strip() for line in block) else None
 
 
+def holds_tests(answer: Answer) -> bool:
+    """Whether `parse` finds tests in an answer."""
+    try:
+        return bool(parse(answer))
+    except VerifierError:
+        return False
+
+
 def parse(answer: Answer) -> list[Case]:
     """The tests in a prompt's answer: a list, or JSON of one, of {"stdin": ..., "stdout": ...} or of pairs [input, output]."""
     try:

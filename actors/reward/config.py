@@ -80,7 +80,7 @@ class CodeConfig(Section):
     processes: int = Field(default=8, ge=1)
     """Processes and threads a program may have at once under bubblewrap, each with `memory_bytes` of its own."""
     output_bytes: int = Field(default=1 << 22, ge=1 << 10)
-    """Bytes a program may print; also the size of any file it writes to its /tmp."""
+    """Bytes a program may print."""
 
 
 class RewardConfig(Section):

@@ -2,8 +2,9 @@
 
     verifier child -> bwrap -> launch.py -> the program
 
-Under bubblewrap the program has no network, no environment, no shell, no files but the interpreter's (read-only) and an empty /tmp, and
-no process outside its own namespace; when bwrap dies, the kernel ends all of that namespace. Resource limits bound what it may take.
+Under bubblewrap the program has no network, no environment, no shell, no files but the interpreter's, read-only, and no process outside
+its own namespace; when bwrap dies, the kernel ends all of that namespace. Resource limits bound what it may take, and a filter of system
+calls (launch.py) keeps it from what no limit bounds.
 Its standard streams are files in memory: nothing has to be pumped, and no more than the limit is ever held.
 
 A process limit does not bind root, also not root inside a user namespace of its own. So root gives each child's programs a user id of
@@ -35,9 +36,9 @@ from actors.reward.config import RewardConfig
 from actors.reward.launch import STARTED
 
 _WALL_SHARE = 0.8
-_TMP_BYTES = 16 << 20
 _OPEN_FILES = 64
 _LOOK_S = 0.1
+_STARVED_SHARE = 0.5
 _USERS = range(60_600, 61_100)
 """User ids that no distribution gives to a person or a service."""
 
@@ -52,7 +53,7 @@ class Run:
     stdout: bytes
     status: int | None = None  # exit status; None if it was ended at a limit
     cpu_s: float = 0.0  # CPU seconds of all its processes
-    starved: bool = False  # it was ended because time passed in which the machine did not let it run
+    starved: bool = False  # it was ended because time passed, for half of which the machine did not let it run
 
 
 class Jail:
@@ -157,8 +158,7 @@ def _wrapped(bubblewrap: str, source: int, *, root: bool) -> list[str]:
         *(word for library in libraries for word in ("--ro-bind-try", library, library)),
         *("--ro-bind", _INTERPRETER, _INTERPRETER, "--ro-bind", _LAUNCH, "/launch.py"),
         *("--perms", "0444", "--ro-bind-data", str(source), "/program.py"),
-        *("--dev", "/dev", "--remount-ro", "/dev", "--size", str(_TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"),
-        *("--remount-ro", "/", "--chdir", "/tmp", "--"),
+        *("--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"),
     ]
 
 
@@ -182,10 +182,10 @@ def _descendants(pid: int) -> list[psutil.Process]:
 def _watch(pid: int, cpu_s: float, until: float, parallel: int) -> Run | None:
     """Wait for the end of a process; a Run if it is to be ended for what its descendants took.
 
-    It is looked at when it can have used up its CPU seconds, on `parallel` cores at once. Past `until`, one that sleeps has itself to
-    blame; one that would run, but did not get the CPU seconds it was allowed, has not.
+    It is looked at when it can have used up its CPU seconds, on `parallel` cores at once. Past `until`, one that slept has itself to blame;
+    one that waited for a core most of the time has not.
     """
-    ended, used_s = os.pidfd_open(pid), 0.0
+    ended, used_s, began = os.pidfd_open(pid), 0.0, time.monotonic()
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     try:
@@ -193,26 +193,33 @@ def _watch(pid: int, cpu_s: float, until: float, parallel: int) -> Run | None:
             wait = min(max((cpu_s - used_s) / parallel, _LOOK_S), until - time.monotonic())
             if poll.poll(max(1_000 * wait, 0)):
                 return None
-            used_s, runnable = _taken(pid)
+            used_s, delayed_s = _taken(pid)
             if used_s >= cpu_s:
                 return Run(b"", cpu_s=used_s)
             if time.monotonic() >= until:
-                return Run(b"", cpu_s=used_s, starved=runnable)
+                return Run(b"", cpu_s=used_s, starved=delayed_s > _STARVED_SHARE * (until - began))
     finally:
         os.close(ended)
 
 
-def _taken(pid: int) -> tuple[float, bool]:
-    """CPU seconds of a process's descendants, and whether any of them would run if it could."""
-    used_s, runnable = 0.0, False
+def _taken(pid: int) -> tuple[float, float]:
+    """CPU seconds of a process's descendants, and the most that any of them waited for a core."""
+    used_s, delayed_s = 0.0, 0.0
     for process in _descendants(pid):
         try:
             times = process.cpu_times()
             used_s += times.user + times.system + times.children_user + times.children_system
-            runnable |= process.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
+            delayed_s = max(delayed_s, _delayed_s(process.pid))
         except psutil.Error:
             continue  # it has just ended, and is counted among its parent's
-    return used_s, runnable
+    return used_s, delayed_s
+
+
+def _delayed_s(pid: int) -> float:
+    """Seconds in which a process would have run, but had no core; 0 where the kernel does not tell."""
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
 
 
 def _file(text: str = "") -> BinaryIO:

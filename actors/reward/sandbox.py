@@ -178,10 +178,11 @@ class Sandbox:
             return b""
 
     async def _write(self, message: bytes) -> None:
-        with suppress(OSError):  # a child that is gone shows itself when its answer is read
+        with suppress(OSError):  # also TimeoutError: a child that is gone shows itself when its answer is read
             if self._streams:
                 self._streams[1].write(message)
-                await self._streams[1].drain()
+                async with asyncio.timeout(self._config.wall_limit_s):  # a stopped child reads nothing
+                    await self._streams[1].drain()
 
 
 def _parsed(line: bytes | None) -> dict[str, Any] | Outcome:

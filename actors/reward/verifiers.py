@@ -59,6 +59,19 @@ def known(task: str) -> bool:
     return task in _VERIFIERS or task == CODE or task.startswith("digits/")
 
 
+def takes(task: str, answer: Any) -> bool:
+    """Whether `verify` can grade responses by this answer: text, a number, a list of them; for code, a set of tests."""
+    if task == CODE:
+        return code.holds_tests(answer)
+    return _is_scalar(answer) or (isinstance(answer, list) and all(map(_is_scalar, answer)))
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def warm(tasks: Iterable[str], programs: Callable[[], Jail] = code.default_jail) -> None:
     """Import what these tasks need, so that no response's deadline pays for it. Raises ConfigError if code is to be run and cannot be."""
     for task in tasks:

@@ -5,11 +5,18 @@ These groups stand outside torch's default process group, because learner ranks 
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+
+_POLL_S = 0.0005
 
 
 class BroadcastGroup(Protocol):
@@ -51,7 +58,10 @@ class GlooGroup:
 
 
 class NcclGroup:
-    """Broadcast between GPUs over vLLM's stateless communicator, which knows no deadline. NCCL refuses two ranks on one device."""
+    """Broadcast between GPUs over vLLM's stateless communicator. That knows no deadline: here the host watches, and aborts it.
+
+    NCCL refuses two ranks on one device.
+    """
 
     def __init__(self, address: str, port: int, rank: int, size: int, *, connect_timeout_s: float, send_timeout_s: float) -> None:
         from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
@@ -59,17 +69,41 @@ class NcclGroup:
 
         self.device = torch.device("cuda", torch.cuda.current_device())
         store = StatelessProcessGroup.create(host=address, port=port, rank=rank, world_size=size, store_timeout=int(connect_timeout_s))
-        self._communicator: Any = PyNcclCommunicator(store, device=self.device)
+        self._communicator: Any = _within(connect_timeout_s, lambda: PyNcclCommunicator(store, device=self.device))
+        self._send_timeout_s = send_timeout_s
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         """See BroadcastGroup."""
-        stream = torch.cuda.current_stream()
+        stream, done = torch.cuda.current_stream(), torch.cuda.Event()
         self._communicator.broadcast(buffer, src=0, stream=stream)
-        stream.synchronize()
+        done.record(stream)
+        until = time.monotonic() + self._send_timeout_s
+        while not done.query():
+            if time.monotonic() > until:
+                self.close()  # else the stream would wait for the dead for ever
+                raise RuntimeError(f"an NCCL broadcast took longer than {self._send_timeout_s:g} s")
+            time.sleep(_POLL_S)
 
     def close(self) -> None:
         """See BroadcastGroup."""
         self._communicator.destroy()
+
+
+def _within(seconds: float, make: Callable[[], Any]) -> Any:
+    """What `make` makes, in a thread that is given up after so many seconds; RuntimeError then."""
+    made: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            made.set_result(make())
+        except Exception as error:
+            made.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return made.result(seconds)
+    except FutureTimeoutError:
+        raise RuntimeError(f"no NCCL group in {seconds:g} s") from None
 
 
 GROUPS: dict[str, type[GlooGroup] | type[NcclGroup]] = {"gloo": GlooGroup, "nccl": NcclGroup}

@@ -127,7 +127,7 @@ class Stand:
 
     async def _through(self, queue: Any, settings: Settings) -> int:
         """The conductor's way, with its own admission and keeper."""
-        driver = _Driver(queue, Admission((settings.ahead + 1) * settings.batch), iter(range(settings.moved)))
+        driver = _Driver(queue, Admission((settings.ahead + 1) * settings.batch, least=settings.batch), iter(range(settings.moved)))
         learning = self._consumer.learn.remote(queue, settings.steps)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(driver.follow(settings.steps))

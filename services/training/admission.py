@@ -8,12 +8,12 @@ import asyncio
 class Admission:
     """Counts the prompts under way. A place is freed when its step is published; where a prompt is dropped, another takes its place.
 
-    `limit` is (max_staleness + 1) x prompts_per_step. While the object store is nearly full (`press`) nothing is admitted before what is
-    under way has come out; with nothing under way a step is let in all the same, for waiting would free nothing.
+    `limit` is (max_staleness + 1) x prompts_per_step. While the object store is nearly full (`press`) only `least`, the prompts of one
+    step, may be under way: with fewer no step is ever trained, and nothing let go of.
     """
 
-    def __init__(self, limit: int, *, taken: int = 0) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, *, least: int, taken: int = 0) -> None:
+        self._limit, self._least = limit, least
         self._outstanding = taken
         self._pressed = False
         self._changed = asyncio.Condition()
@@ -21,7 +21,7 @@ class Admission:
     async def admit(self, count: int) -> None:
         """Take `count` places, waiting until there are as many."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._outstanding + count <= self._limit and not (self._pressed and self._outstanding))
+            await self._changed.wait_for(lambda: self._outstanding + count <= (self._least if self._pressed else self._limit))
             self._outstanding += count
 
     async def free(self, count: int) -> None:

@@ -6,7 +6,7 @@
       └── free places ◄── record, log ◄── queue.next_published     one task for the run (`_follow`)
 
 It chains `.remote()` calls, so Ray moves the bytes from pool to pool; the driver awaits metadata only. It owns the objects (`Keeper`)
-and lets go when a checkpoint covers their step. Beside that it watches over the pools and the queue, and mends what breaks.
+and lets go when a checkpoint covers their step. Beside that it watches over the pools, and mends what breaks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
 from actors.replay.freeze import FrozenStep
 from actors.replay.ledger import State
-from actors.replay.messages import Arrival, Published
+from actors.replay.messages import Arrival, Belongings, Published
 from actors.types import GRADED, GroupMeta, Prompt
 from services.config import Recipe
 from services.telemetry.console import Console
@@ -36,7 +36,7 @@ from services.training.engines import Engines
 from services.training.evaluation import Evaluation, evaluate
 from services.training.gathering import Gathering
 from services.training.keeper import Keeper
-from services.training.pool import Member, Process, end_process, process_of
+from services.training.pool import Member
 from services.training.pools import Pools
 from services.training.rundir import RunDirectory
 from services.training.stages import Call, Stages
@@ -70,7 +70,7 @@ class Conductor:
         self._run, self._console, self._sinks = run, console, sinks
         self._start = self._step = step
         self._places = (recipe.run.steps - step) * recipe.run.prompts_per_step - len(keeper)  # still to be given to prompts
-        self._admission = Admission(recipe.outstanding, taken=len(keeper))
+        self._admission = Admission(recipe.outstanding, least=recipe.run.prompts_per_step, taken=len(keeper))
         self._admit = Gathering(self._admit_all)
         self._put: Gathering[Arrival, bool] = Gathering(lambda arrivals: queue.put.remote(arrivals))
         self._engines = Engines(pools.generation, queue)
@@ -78,7 +78,6 @@ class Conductor:
         self._ordinals: Iterator[int] = iter(())  # what is to be admitted next
         self._travels: dict[int, asyncio.Task[bool]] = {}  # by ordinal
         self._published: asyncio.Queue[Published | None] = asyncio.Queue()
-        self._queue_process: Process | None = None
         self._alike: list[GroupMeta] = []  # groups dropped in a row because all their responses earned the same
         self._failure: NothingToLearn | None = None
         self._held_out = stream.held_out()
@@ -92,11 +91,15 @@ class Conductor:
         """The newest published step."""
         return self._step
 
+    def belongings(self) -> Belongings:
+        """What the queue must be given wherever it begins anew."""
+        return self._keeper.belongings(self._engines.handles, self._engines.epoch)
+
     async def run(self) -> None:
         """Drive the run to its end. Raises what any pool raised, or that there is nothing to learn."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                for side in (self._pools.watch(), self._engines.follow(), self._guard(), self._heed(), self._tell(), self._take()):
+                for side in (self._pools.watch(), self._engines.follow(), self._heed(), self._tell(), self._take()):
                     self._tasks.create_task(side)
                 await self._engines.begin()
                 self._console.event("policy published to the engines")
@@ -105,12 +108,12 @@ class Conductor:
                 self._tasks.create_task(self._feed())
                 self._tasks.create_task(self._watch())
                 await self._follow()
+                await asyncio.gather(*self._recording)
                 raise _Finished
         except* _Finished:
             pass
         except* Exception as failures:
-            raise (self._failure or _cause(failures.exceptions[0])) from None  # once there is nothing to learn, all else fails too
-        await asyncio.gather(*self._recording)
+            raise (self._failure or _cause(failures)) from None  # once there is nothing to learn, all else fails too
         if self._failure:
             raise self._failure
 
@@ -137,8 +140,11 @@ class Conductor:
             await self._admit(ordinals)
             sending = self._send_together if self._synchronous else self._send
             travels = await sending([self._stream.nth(ordinal) for ordinal in ordinals])
-            kept = await asyncio.gather(*travels, return_exceptions=True)
-            places = sum(one is False or isinstance(one, asyncio.CancelledError) for one in kept)
+            places = await _dropped(travels)
+
+    async def _send_again(self, ordinal: int) -> None:
+        """Get a group in place of one that was lost: of the same prompt, or of others should that be dropped now."""
+        await self._fill(await _dropped([self._set_out(self._stream.nth(ordinal))]))
 
     async def _admit_all(self, lots: Sequence[Sequence[int]]) -> Sequence[None]:
         await self._queue.admit.remote([ordinal for lot in lots for ordinal in lot])
@@ -208,17 +214,6 @@ class Conductor:
 
     # --- what happens without the conductor's doing -----------------------------------------------------------------------------
 
-    async def _guard(self) -> None:
-        """When the queue's process dies, Ray starts another, which reads the history and needs what only the driver has."""
-        while True:
-            try:
-                self._queue_process = await process_of(self._queue)
-                await self._queue.closed.options(max_task_retries=0).remote()
-                return
-            except ray.exceptions.RayActorError:
-                self._console.event("the replay queue died and is rebuilt from its history")
-                await self._queue.begin_with.remote(self._keeper.belongings(self._engines.handles, self._engines.epoch))
-
     async def _heed(self) -> None:
         """Prompts that were given up while under way, and groups that were lost after they had come through."""
         seen = 0
@@ -229,7 +224,7 @@ class Conductor:
                     travel.cancel()
                 elif recall.reason == "lost":
                     self._keeper.drop(recall.ordinal)
-                    self._set_out(self._stream.nth(recall.ordinal))
+                    self._tasks.create_task(self._send_again(recall.ordinal))
 
     async def _tell(self) -> None:
         """Show the queue's notes."""
@@ -283,7 +278,7 @@ class Conductor:
         """Show the queue's present state between steps."""
         groups = 1.0
         while True:
-            metrics = await self._queue_metrics()
+            metrics: dict[str, float] = await self._queue.metrics.remote()
             metrics["queue/store_used"] = store_used()
             await self._admission.press(metrics["queue/store_used"] > FULL)
             self._console.observe(metrics)
@@ -291,17 +286,6 @@ class Conductor:
                 groups = metrics["learner/attempts"]
                 self._console.event(f"the learner group was restarted after a failure (number {groups:.0f}); Ray's logs say why")
             await asyncio.sleep(WATCH_S)
-
-    async def _queue_metrics(self) -> dict[str, float]:
-        """The queue's figures; a queue that does not answer is ended, and comes back."""
-        while True:
-            try:
-                async with asyncio.timeout(self._recipe.health.answer_s):
-                    metrics: dict[str, float] = await self._queue.metrics.remote()
-                    return metrics
-            except TimeoutError:
-                self._console.event("the replay queue does not answer and is ended")
-                await end_process(self._queue_process)
 
     async def _put_down(self, frozen: FrozenStep, refs: Sequence[Any]) -> None:
         """Have a step recorded, if it is to be; no checkpoint covers it before."""
@@ -336,19 +320,33 @@ class Conductor:
 
     def _keep(self, published: Published) -> None:
         """Write what was trained on, and let go of it."""
-        for done in [task for task in self._recording if task.done()]:
-            self._recording.discard(done)
-            done.result()  # a rollout that could not be written ends the run
         frozen = published.frozen
         refs = self._keeper.refs(frozen.ordinals)
         self._keeper.settle(published.step, frozen.ordinals, committed=published.committed)
-        self._recording.add(asyncio.create_task(self._put_down(frozen, refs)))
+        recording = self._tasks.create_task(self._put_down(frozen, refs))  # a rollout that cannot be written ends the run
+        self._recording.add(recording)
+        recording.add_done_callback(self._recording.discard)
 
 
-def _cause(error: Exception) -> Exception:
-    """What was raised inside an actor, without Ray's stack in its text."""
-    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-    return cause if isinstance(cause, GmpoError) else error
+async def _dropped(travels: Sequence[asyncio.Task[bool]]) -> int:
+    """How many of these prompts left the run, once all have come to the end of their way."""
+    kept = await asyncio.gather(*travels, return_exceptions=True)
+    return sum(one is False or isinstance(one, asyncio.CancelledError) for one in kept)
+
+
+def _cause(failures: ExceptionGroup[Exception]) -> Exception:
+    """What went wrong first, in an actor without Ray's stack in its text; that the queue is closed only where nothing else is said."""
+    errors = [error.cause if isinstance(error, ray.exceptions.RayTaskError) else error for error in _leaves(failures)]
+    named = [error for error in errors if isinstance(error, GmpoError)]
+    return next((error for error in (*named, *errors) if not isinstance(error, QueueClosed)), errors[0])
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _with(group: Any, method: Callable[[Any], Any]) -> Call:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
+from actors.errors import PoisonedPrompt
 from actors.generation.spec import Sampling
 from actors.types import Outcome, Prompt, RolloutGroup
 from services.config import Recipe
@@ -58,6 +62,16 @@ async def evaluate(recipe: Recipe, pools: Pools, stages: Stages, problems: Seque
 
 
 async def _ask(pools: Pools, stages: Stages, problem: Prompt, sampling: Sampling) -> RolloutGroup:
+    """The graded answers; none at all where processes die under the problem."""
+    try:
+        while True:
+            with contextlib.suppress(ray.exceptions.ObjectLostError):  # with the node that held it: from the start
+                return await _graded(pools, stages, problem, sampling)
+    except PoisonedPrompt:
+        return RolloutGroup(problem, ())
+
+
+async def _graded(pools: Pools, stages: Stages, problem: Prompt, sampling: Sampling) -> RolloutGroup:
     _, group = await stages.run(problem, pools.generation, lambda engine: engine.generate.options(num_returns=2).remote(problem, sampling))
     _, graded = await stages.run(problem, pools.reward, lambda verifier: verifier.verify.options(num_returns=2).remote(group))
     answer: RolloutGroup = await graded
@@ -74,7 +88,7 @@ def _sample(group: RolloutGroup) -> dict[str, Any]:
     verdict = group.verdicts[0] if group.verdicts else None
     return {
         "prompt": group.prompt.text,
-        "response": group.rollouts[0].text,
+        "response": group.rollouts[0].text if group.rollouts else None,
         "answer": str(group.prompt.answer),
         "score": verdict.score if verdict else None,
     }

@@ -50,6 +50,7 @@ class Pools:
         verifiers = [reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)]
         self.reward = pool(verifiers, wake=_ready)
         self.recorder: Any = ray.remote(Recorder).options(num_cpus=0, scheduling_strategy=_here(), **FOREVER).remote(rollouts)
+        self._recorders = pool([self.recorder], wake=_nothing)
         self.reference = pool(_reference_actors(recipe, model, gpu=gpu), wake=_ready)
 
     def _engine(self, recipe: Recipe, spec: EngineSpec) -> Any:
@@ -81,8 +82,8 @@ class Pools:
                 tasks.create_task(pool.watch(every_s=self._health.every_s))
 
     @property
-    def _all(self) -> tuple[Pool, ...]:
-        return self.generation, self.reward, self.reference
+    def _all(self) -> tuple[Pool, Pool, Pool, Pool]:
+        return self.generation, self.reward, self.reference, self._recorders
 
     async def close(self) -> None:
         """End every actor and its children."""
@@ -92,13 +93,16 @@ class Pools:
         for pool in self._all:
             for member in pool.members:
                 ray.kill(member.handle)
-        ray.kill(self.recorder)
         cluster.release(self._groups)
 
 
 async def _started(member: Member) -> float:
     seconds: float = await member.handle.start.remote()
     return seconds
+
+
+async def _nothing(_: Member) -> None:
+    """Who has a process can work."""
 
 
 async def _ready(member: Member) -> None:

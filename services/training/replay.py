@@ -58,7 +58,10 @@ class Replayed:
 
 def wanted(texts: Sequence[str]) -> list[Mapping[str, Any] | None]:
     """The objectives that a person named, each by its type or as a mapping; the run's own (None) where nobody is named."""
-    parsed = [yaml.safe_load(text) for text in texts]
+    try:
+        parsed = [yaml.safe_load(text) for text in texts]
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not an objective: {' '.join(str(error).split())}") from None
     return [{"type": one} if isinstance(one, str) else one for one in parsed] or [None]
 
 

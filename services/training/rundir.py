@@ -48,7 +48,7 @@ class RunDirectory:
         """ConfigError if the directory belongs to another recipe, or would be lost. Changes nothing."""
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # set by Ray for the entrypoint of a job
             _refuse_relative_root(self._recipe.run.root)
-        if self._begun:
+        if self.begun:
             _check_equal(self.path / CONFIG, resolved(self._recipe))
         elif stored(self.checkpoints):
             raise ConfigError(f"run.storage: {self.checkpoints} holds the checkpoints of another run")
@@ -57,15 +57,16 @@ class RunDirectory:
         """Lock the directory, creating it if need be; call `check` first. True if the run goes on."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._acquire()
-        resuming = self._begun
+        resuming = self.begun
         if not resuming:
-            shutil.rmtree(self.rollouts, ignore_errors=True)
+            for place in (self.rollouts, self.policies):
+                shutil.rmtree(place, ignore_errors=True)
             write_atomically(self.path / CONFIG, dump(self._recipe))
         (self.path / STOP).unlink(missing_ok=True)
         return resuming
 
     @property
-    def _begun(self) -> bool:
+    def begun(self) -> bool:
         """Whether a step was ever done here; until then another recipe may have the directory."""
         log = self.path / METRICS
         trained = (log.exists() and log.stat().st_size > 0) or bool(stored(self.checkpoints))

@@ -1,7 +1,7 @@
 """One stage of a prompt's way, tried again where a process dies under it.
 
-A prompt under which several processes died is taken for the cause and given up as poisoned. So that it takes few others along, prompts
-under which one has died already go one at a time.
+A prompt under which several processes died is taken for the cause and given up as poisoned. So that no other is blamed with it, prompts
+go one at a time where one more death would make them the cause; once it is found, the others are free of suspicion.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Stages:
 
     @asynccontextmanager
     async def _turn(self, prompt: Prompt) -> AsyncIterator[None]:
-        if not self._deaths[_name(prompt)]:
+        if self._deaths[_name(prompt)] < max(1, self._most_deaths - 1):
             yield
             return
         async with self._alone:
@@ -65,7 +65,7 @@ class Stages:
         """A process died under this prompt."""
         self._deaths[_name(prompt)] += 1
         if self._deaths[_name(prompt)] >= self._most_deaths:
-            del self._deaths[_name(prompt)]
+            self._deaths.clear()
             raise PoisonedPrompt(f"{self._most_deaths} processes died under prompt {prompt.ordinal} ({prompt.row})")
 
 

@@ -17,7 +17,7 @@ import ray
 
 from actors.errors import ConfigError, QueueClosed
 from actors.learner.checkpoint import LEDGER
-from actors.learner.checkpoint_store import Stored, stored
+from actors.learner.checkpoint_store import Stored, stored, uncommit
 from actors.modeling.config import TinyPolicy
 from actors.modeling.loading import check_head_size, check_model, load_tokenizer
 from actors.prompts import sources
@@ -34,6 +34,7 @@ from services.telemetry.sinks import Sinks, open_sinks
 from services.telemetry.trackers import require_packages
 from services.training import learner_group
 from services.training.conductor import Conductor
+from services.training.guard import Guard
 from services.training.keeper import Keeper, restored
 from services.training.pools import Pools, replay_queue
 from services.training.rundir import RunDirectory
@@ -50,10 +51,8 @@ def train(recipe: Recipe) -> Path:
     """Run the recipe to its end, or go on with a run of the same recipe. Returns the run directory; UsageError before anything starts."""
     run = RunDirectory(recipe)
     run.check()
-    checkpoint, damages = newest_whole(run.checkpoints)
-    step = checkpoint.step if checkpoint else 0
-    if step >= recipe.run.steps and recipe.run.steps in committed_steps(run.policies):
-        screen().print(f"all {step} steps are done: {run.path}", markup=False, highlight=False, soft_wrap=True)
+    if is_done(recipe, run):
+        screen().print(f"all {recipe.run.steps} steps are done: {run.path}", markup=False, highlight=False, soft_wrap=True)
         write_report(run.path)
         return run.path
     check(recipe)
@@ -64,10 +63,14 @@ def train(recipe: Recipe) -> Path:
             console.event(f"prompts left out: {stream.rejected.describe()}")
         check_tasks(recipe, stream)
         check_learnable(recipe, model)
-        if resuming := run.open():
+        resuming = run.open()
+        checkpoint, damages = newest_whole(run.checkpoints)  # nobody else commits one from here on
+        step = checkpoint.step if checkpoint else 0
+        for damaged, damage in damages.items():
+            console.event(f"the checkpoint of step {damaged} is damaged and passed over: {damage}")
+            uncommit(run.checkpoints, damaged)
+        if resuming:
             run.rewind(step)
-            for damage in damages:
-                console.event(damage)
             console.event(f"going on after step {step}")
         with contextlib.closing(open_sinks(recipe.telemetry, run.path, recipe.run.name, resolved(recipe), step=step)) as sinks:
             for place in sinks.where:
@@ -81,13 +84,21 @@ def train(recipe: Recipe) -> Path:
     return run.path
 
 
-def newest_whole(root: str) -> tuple[Stored | None, list[str]]:
-    """(the newest checkpoint whose files are as they were written, what is wrong with each newer one)."""
-    damages: list[str] = []
+def is_done(recipe: Recipe, run: RunDirectory) -> bool:
+    """Whether the last step's version and a whole checkpoint of it are there."""
+    if recipe.run.steps not in committed_steps(run.policies):
+        return False
+    newest = next(iter(stored(run.checkpoints)), None)
+    return newest is not None and newest.step >= recipe.run.steps and newest.damage() is None
+
+
+def newest_whole(root: str) -> tuple[Stored | None, dict[int, str]]:
+    """(the newest checkpoint whose files are as they were written, what is wrong with each newer one by its step)."""
+    damages: dict[int, str] = {}
     for checkpoint in stored(root):
         if (damage := checkpoint.damage()) is None:
             return checkpoint, damages
-        damages.append(f"the checkpoint of step {checkpoint.step} is damaged and passed over: {damage}")
+        damages[checkpoint.step] = damage
     return None, damages
 
 
@@ -173,7 +184,7 @@ def model_directory(recipe: Recipe, run: RunDirectory, tell: Callable[[str], Non
     policy = recipe.policy
     if isinstance(policy, TinyPolicy):
         start = version_path(run.policies, 0)
-        return str(start) if 0 in committed_steps(run.policies) else str(warm_policy(recipe, tell))
+        return str(start) if run.begun and 0 in committed_steps(run.policies) else str(warm_policy(recipe, tell))
     if policy.revision is None or Path(policy.path).exists():
         return policy.path
     from huggingface_hub import snapshot_download
@@ -211,10 +222,11 @@ class _Run:
         tasks = sorted({prompt.task for prompt in _sample(self._stream)})
         pools = Pools(recipe, self._model, self._run.rollouts, gpu=self._gpu, transport=transport, tasks=tasks)
         spec = learner_group.loop_spec(recipe, queue, self._run, self._model, transport=transport)
+        conductor = Conductor(recipe, self._stream, pools, queue, keeper, self._run, self._console, self._sinks, step=step)
+        guard = Guard(queue, conductor.belongings, recipe.health, self._console.event)
         learning = asyncio.create_task(learner_group.run_group(recipe, spec, self._run, gpu=self._gpu))
-        stopping = asyncio.create_task(self._pass_on_stop(queue))
+        aside = [asyncio.create_task(self._pass_on_stop(queue)), asyncio.create_task(guard.watch())]
         try:
-            conductor = Conductor(recipe, self._stream, pools, queue, keeper, self._run, self._console, self._sinks, step=step)
             # The queue closes early only when the learner group has ended: in good order, or with an error that `learning` raises.
             with contextlib.suppress(QueueClosed):
                 seconds = await _while_learning(learning, pools.start(), queue, completes=False)
@@ -225,9 +237,10 @@ class _Run:
                 raise failure
             self._console.event(_ending(conductor.step, recipe.run.steps, time.monotonic() - began))
         finally:
-            stopping.cancel()
             with contextlib.suppress(ray.exceptions.RayError):
                 await queue.close.remote()
+            for task in aside:
+                task.cancel()
             await asyncio.wait({learning}, timeout=LEARNER_END_S)
             await pools.close()
             ray.kill(queue)

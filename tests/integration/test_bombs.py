@@ -50,7 +50,7 @@ PROGRAMS = {
     "allocate in pieces": "x = []\nwhile True: x.append(bytearray(1 << 24))",
     "print 1 GB": "import os\nfor _ in range(1 << 14):\n  os.write(1, b'x' * (1 << 16))",
     "print for ever": "while True:\n  try: print('x' * 65536)\n  except OSError: pass",
-    "fill the disk": "i = 0\nwhile True:\n  i += 1\n  open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))",
+    "share memory": "import ctypes\nlibc = ctypes.CDLL(None)\nwhile True: libc.shmat(libc.shmget(0, 1 << 24, 0o1600), None, 0)",
     "kill": "import os\nos.kill(-1, 9)",
     "stop": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
     "crash": "import ctypes\nctypes.string_at(0)",

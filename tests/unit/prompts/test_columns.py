@@ -99,12 +99,23 @@ def test_the_task_is_told_hinted_or_math(row: dict[str, Any], given_task: str | 
         ({"prompt": "2+2?", "answer": True}, Reason.BAD_ANSWER),
         ({"prompt": "2+2?", "answer": {"value": 4}}, Reason.BAD_ANSWER),
         ({"prompt": "2+2?", "answer": ["4", None]}, Reason.BAD_ANSWER),
+        ({"prompt": "2+2?", "answer": [["1", "2"]]}, Reason.BAD_ANSWER),
         ({"prompt": "half a pair: \ud83d", "answer": "4"}, Reason.BAD_TEXT),
         ({"prompt": "2+2?", "answer": "4", "note": ["\udc00"]}, Reason.BAD_TEXT),
     ],
 )
 def test_malformed_rows_are_named_by_what_is_wrong(row: Any, reason: Reason) -> None:
     assert read(row) is reason
+
+
+@pytest.mark.parametrize("tests", [[["1", "2"]], [{"stdin": "1", "stdout": "2"}], '[["1", "2"]]'])
+def test_a_programs_answer_is_its_tests(tests: Any) -> None:
+    assert problem({"question": "double it", "answer": tests}, task="code/python").answer == tests
+
+
+@pytest.mark.parametrize("no_tests", ["hello", "[]", [["1"]], [["1", 2]], 17, {"stdin": "", "stdout": ""}])
+def test_a_programs_answer_without_tests_is_left_out(no_tests: Any) -> None:
+    assert read({"question": "double it", "answer": no_tests}, task="code/python") is Reason.BAD_ANSWER
 
 
 def test_columns_become_what_json_knows() -> None:

@@ -100,7 +100,7 @@ def test_check_names_every_missing_file(tmp_path: Path) -> None:
     check(PromptsConfig(source=FileSource(path=present)))
     with pytest.raises(DataError) as caught:
         check(PromptsConfig(source=FileSource(path=(present, absent, folder, remote))))
-    assert str(caught.value) == f"no such file: {absent}, {folder}, {remote}"
+    assert str(caught.value) == f"prompts: no such file: {absent}, {folder}, {remote}"
     with pytest.raises(DataError, match="absent"):
         check(PromptsConfig(source=FileSource(path=present), held_out=1, held_out_source=FileSource(path=absent)))
     with pytest.raises(DataError, match="absent"):

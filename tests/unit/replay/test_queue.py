@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from actors.errors import LedgerError, LostGroup, QueueClosed, StaleAttempt, TrainingDiverged, WeightSyncError
+from actors.errors import GmpoError, LedgerError, LostGroup, QueueClosed, QueueLost, StaleAttempt, TrainingDiverged, WeightSyncError
 from actors.learner.advantages import build
 from actors.learner.config import KlConfig, ZScoreAdvantage
 from actors.replay.audit import audit
-from actors.replay.history import read
+from actors.replay.history import History, read
 from actors.replay.ledger import State
 from actors.replay.messages import Arrival, Belongings, QueueSpec, Recall
 from actors.replay.queue import ReplayQueue
@@ -36,7 +37,7 @@ def history(tmp_path: Path) -> Path:
 @pytest.fixture
 async def make(tmp_path: Path) -> AsyncIterator[Make]:
     """make(...) builds queues that are closed when the test ends; keywords change the spec."""
-    made = []
+    made: list[ReplayQueue] = []
 
     async def make(*start: Any, own: Belongings | None = None, **changes: Any) -> ReplayQueue:
         spec = QueueSpec(
@@ -53,6 +54,9 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
             advantages=build(ZScoreAdvantage(), KlConfig()),
             history=tmp_path / "run" / "ledger.jsonl",
         )
+        for dead in made:  # else it would still hold the history
+            dead._history.close()
+            dead._closed = True
         made.append(ReplayQueue(replace(spec, **changes), *start))
         await made[-1].begin_with(own or Belongings())
         return made[-1]
@@ -630,12 +634,35 @@ async def test_a_rebuilt_queue_lets_no_step_pass_a_publication_that_failed(make:
     assert await claim == Resync(2, ("new",))
 
 
+async def test_a_rebuilt_queue_knows_why_the_run_ended(make: Make) -> None:
+    dead = await make()
+    attempt, _ = await dead.begin()
+    await dead.fail(TrainingDiverged("too far"), attempt)
+    rebuilt = await make()
+    assert "TrainingDiverged: too far" in str(rebuilt.failure())
+    with pytest.raises(QueueClosed):
+        await rebuilt.admit([0])
+    await rebuilt.closed()
+
+
+async def test_an_old_queue_and_a_new_one_never_write_at_once(make: Make, history: Path) -> None:
+    old = History(history)
+    with pytest.raises(GmpoError, match="still writes"):
+        History(history, wait_s=0.1)
+    old.close()
+    await make()
+
+
 async def test_nobody_is_answered_before_the_driver_has_given_what_it_owns(make: Make, tmp_path: Path) -> None:
     dead = await make()
     attempt, _ = await dead.begin()
     await fill(dead, 0, 1)
     work = await dead.claim(0, 1, 0, 1, attempt)
-    rebuilt = ReplayQueue(replace(dead._spec))
+    dead._history.close()
+    dead._closed = True
+    rebuilt = ReplayQueue(dead._spec)
+    with pytest.raises(QueueLost):
+        await rebuilt.closed()
     claim = await waiting(rebuilt.claim(0, 1, 0, 1, attempt))
     await rebuilt.begin_with(Belongings(owned(0, 1)))
     assert await claim == work
@@ -761,6 +788,30 @@ async def test_a_step_that_was_trained_cannot_be_made_anew(queue: ReplayQueue) -
     with pytest.raises(LostGroup, match="step 1"):
         await queue.lost(1, [1], attempt)
     assert queue.account()["trained"] == 2
+
+
+async def test_patience_begins_when_nothing_else_holds_the_step_back_and_ends_once_for_all_who_wait(make: Make) -> None:
+    queue = await make(max_staleness=0, stale_after_s=0.3)
+    attempt, _ = await queue.begin()
+    await queue.admit([0, 1])
+    await queue.confirm(0, 1, "digest", attempt)
+    await queue.admit([2, 3])
+    claims = [asyncio.ensure_future(queue.claim(0, 2, 0, 1, attempt)) for _ in range(4)]  # calls that were made again
+    await asyncio.sleep(0.2)
+    began = time.monotonic()
+    await fill(queue, 4, 5, version=1)
+    recalls = await queue.next_recalls(0)
+    assert time.monotonic() - began >= 0.3
+    assert [recall.ordinal for recall in recalls] == [0, 1]
+    assert {recall.ordinal for recall in queue._news.recalls} == {0, 1}  # not the younger ones, which had no time yet
+    assert {work.ordinals for work in await asyncio.gather(*claims)} == {(4, 5)}
+
+
+async def test_what_left_the_run_does_not_enter_it_again(queue: ReplayQueue) -> None:
+    await queue.admit([0])
+    await queue.drop(0, "poisoned")
+    await queue.admit([0, 1])
+    assert (queue.account()["dropped"], queue.account()["admitted"]) == (1, 1)
 
 
 async def test_what_holds_a_full_step_back_is_dropped_as_stale_after_the_deadline(make: Make, history: Path) -> None:

@@ -7,6 +7,7 @@ import gc
 import json
 import random
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,11 @@ import numpy as np
 import pytest
 import ray
 
-from actors.errors import GmpoError
+from actors.errors import DataError, EngineError, GmpoError, QueueClosed
 from actors.learner.advantages import build
 from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
+from actors.replay.freeze import FrozenStep
 from actors.replay.messages import QueueSpec
 from actors.replay.queue import ReplayQueue
 from actors.types import GroupMeta, Outcome, Prompt, Resync, StepResult, Stop, Work
@@ -64,7 +66,9 @@ class World:
     under_way: int = 0
     most_under_way: int = 0
     calls: list[tuple[str, int]] = field(default_factory=list)
+    loses: set[int] = field(default_factory=set)  # by ordinal: the learner finds its group gone, once
     hooks: dict[int, Callable[..., Any]] = field(default_factory=dict)  # by ordinal, called as its generation begins
+    recording: Exception | None = None  # what happens to whoever records
     payloads: weakref.WeakSet[Group] = field(default_factory=weakref.WeakSet)
 
     async def hold(self) -> None:
@@ -88,6 +92,10 @@ class World:
     async def verify(self, group: Group) -> tuple[GroupMeta, Group]:
         scores, outcomes = ((1.0, 1.0), (R, R)) if self.alike(group.ordinal) else ((1.0, 0.0), (R, W))
         return GroupMeta(group.ordinal, (self.version, self.version), (1, 1), scores, outcomes), group
+
+    async def record(self, frozen: FrozenStep, *groups: Group) -> None:
+        if self.recording:
+            raise self.recording
 
     async def score(self, group: Group) -> tuple[Scored, Group]:
         return Scored(0.5, (float(group.ordinal), 0.0)), group
@@ -135,7 +143,10 @@ async def learn(queue: ReplayQueue, world: World, trained: list[tuple[int, ...]]
         turn += 1
         if isinstance(assignment, Resync):
             await queue.confirm(assignment.epoch, step, "digest", attempt)
-        if isinstance(assignment, Work):
+        if isinstance(assignment, Work) and (gone := world.loses & set(assignment.ordinals)):
+            world.loses -= gone
+            await queue.lost(assignment.step, sorted(gone), attempt)
+        elif isinstance(assignment, Work):
             step = world.version = assignment.step
             trained.append(assignment.ordinals)
             await queue.ack(StepResult(step, {}), "digest", attempt)
@@ -164,7 +175,11 @@ async def drive(
     world.hooks = {ordinal: (lambda hook=hook: hook(queue)) for ordinal, hook in world.hooks.items()}
     pool, nobody = _pool(Handle(world)), _pool()
     pools: Any = SimpleNamespace(
-        generation=pool, reward=pool, reference=pool if recipe.reference.enabled else nobody, watch=lambda: asyncio.sleep(3600)
+        generation=pool,
+        reward=pool,
+        reference=pool if recipe.reference.enabled else nobody,
+        recorder=Handle(world),
+        watch=lambda: asyncio.sleep(3600),
     )
     keeper, run = Keeper(), SimpleNamespace()
     driver = Conductor(recipe, PromptStream(Order()), pools, Handle(queue), keeper, run, Console(), log, step=step)  # type: ignore[arg-type]
@@ -230,6 +245,27 @@ async def test_nothing_holds_on_to_a_dropped_group(tmp_path: Path, mode: str) ->
     assert sorted(group.ordinal for group in world.payloads) == sorted(ordinal for step in run.trained for ordinal in step)
 
 
+@pytest.mark.parametrize("mode", [SYNCHRONOUS, AHEAD])
+@pytest.mark.parametrize("step", [1, 3])
+async def test_a_lost_group_whose_prompt_is_dropped_then_is_replaced_as_well(tmp_path: Path, mode: str, step: int) -> None:
+    lost, seen = 4 * step - 3, Counter[int]()
+
+    def alike(ordinal: int) -> bool:
+        seen[ordinal] += 1
+        return ordinal == lost and seen[ordinal] > 1
+
+    run = await drive(tmp_path, World(alike, loses={lost}), mode, FILTERING)
+    assert [len(ordinals) for ordinals in run.trained] == [4, 4, 4]
+    assert run.account["dropped"] == 1 and not any(lost in ordinals for ordinals in run.trained)
+
+
+async def test_a_rollout_that_cannot_be_written_ends_the_run_though_nothing_is_published_after_it(tmp_path: Path) -> None:
+    world = World()
+    world.recording = DataError("no space left")
+    with pytest.raises(DataError, match="no space left"):
+        await drive(tmp_path, world, AHEAD, "run.steps=1", "run.record_share=1")
+
+
 # --- synchronous runs are the same every time ------------------------------------------------------------------------------------
 
 ALIKE = {1, 2, 5, 9}
@@ -285,6 +321,12 @@ async def test_too_many_dropped_in_a_row_end_the_run_in_good_order(tmp_path: Pat
 async def test_one_kept_group_starts_the_count_anew(tmp_path: Path) -> None:
     run = await drive(tmp_path, World(lambda ordinal: ordinal % 4 != 0), AHEAD, FILTERING, "replay.max_filtered=20")
     assert len(run.trained) == 3 and run.account["dropped"] > 20
+
+
+def test_what_is_raised_is_what_went_wrong_and_no_bundle_of_errors() -> None:
+    inner = ExceptionGroup("of a pool", [EngineError("no engine can be built")])
+    assert str(conductor._cause(ExceptionGroup("", [QueueClosed("closed"), inner]))) == "no engine can be built"
+    assert isinstance(conductor._cause(ExceptionGroup("", [QueueClosed("closed")])), QueueClosed)
 
 
 # --- what the reference says -----------------------------------------------------------------------------------------------------

@@ -124,6 +124,41 @@ async def test_prompts_under_suspicion_go_one_at_a_time_and_the_others_are_not_h
     assert list(await asyncio.gather(*suspects)) == ["done", "done"]
 
 
+async def test_one_death_holds_nobody_up_where_more_are_needed_for_a_verdict() -> None:
+    begun: list[int] = []
+    gate = asyncio.Event()
+
+    async def wait() -> str:
+        await gate.wait()
+        return "done"
+
+    def work(ordinal: int, name: str) -> Any:
+        begun.append(ordinal)
+        return wait() if begun.count(ordinal) > 1 else RayActorError()
+
+    bench = Bench(work, deaths=3)
+    prompts = [asyncio.create_task(bench.run(ordinal)) for ordinal in range(4)]
+    while len(begun) < 8:  # all four are tried again before any has come through
+        await asyncio.sleep(0)
+    gate.set()
+    assert set(await asyncio.gather(*prompts)) == {"done"}
+
+
+async def test_once_the_cause_is_found_the_others_are_free_of_suspicion() -> None:
+    seen: list[int] = []
+
+    def work(ordinal: int, name: str) -> Any:
+        seen.append(ordinal)
+        return RayActorError() if ordinal == 0 or seen.count(ordinal) == 1 else "done"
+
+    bench = Bench(work)
+    guilty, innocent = asyncio.create_task(bench.run(0)), asyncio.create_task(bench.run(1))
+    with pytest.raises(PoisonedPrompt):
+        await guilty
+    assert await innocent == "done"
+    assert not bench.stages._deaths
+
+
 @pytest.mark.parametrize("error", [task_error(VerifierError("a bug")), ObjectLostError("00", None, "")])
 async def test_what_is_no_death_is_raised_at_once(error: Exception) -> None:
     bench = Bench(in_turn(error))
