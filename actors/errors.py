@@ -8,6 +8,7 @@
     │   └── ClusterError            the pools do not fit the cluster
     ├── LedgerError                 a prompt was moved along an edge its life does not have
     ├── QueueClosed                 the replay queue shut while someone waited
+    ├── QueueLost                   the replay queue's process died, and its successor lacks what the driver holds
     ├── StaleAttempt                a claim from a learner group that has been replaced
     ├── LostGroup                   an object of the replay queue is gone
     ├── CheckpointError             checkpoints cannot be written, or none can be read

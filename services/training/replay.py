@@ -23,12 +23,14 @@ from actors.errors import ConfigError
 from actors.records import Recorded, read_groups, records
 from actors.replay.history import read
 from actors.replay.ledger import State
-from actors.replay.messages import Arrival, Belongings
+from actors.replay.messages import Arrival
 from actors.weights.version import version_path
 from services import cluster
 from services.config import Recipe, load_recipe, parse_recipe, resolved
 from services.telemetry.sinks import Sinks, open_sinks
 from services.training import learner_group
+from services.training.guard import Guard
+from services.training.keeper import Keeper
 from services.training.pools import replay_queue
 from services.training.rundir import LEDGER, RunDirectory, recipe_of
 
@@ -117,11 +119,12 @@ def _recipe(original: Recipe, run_dir: Path, objective: Mapping[str, Any] | None
 
 
 async def _drive(recipe: Recipe, run: RunDirectory, model: str, batches: list[Path], sinks: Sinks, tell: Callable[[str], None]) -> None:
-    queue = replay_queue(recipe, run, [], 0)
-    await queue.begin_with.remote(Belongings())
+    queue, keeper = replay_queue(recipe, run, [], 0), Keeper()
+    await queue.begin_with.remote(keeper.belongings())
     spec = learner_group.loop_spec(recipe, queue, run, model, transport="gloo")
     learning = asyncio.create_task(learner_group.run_group(recipe, spec, run, gpu=cluster.has_gpu(recipe.cluster)))
-    feeding = asyncio.create_task(_feed(queue, batches, sinks, tell))
+    feeding = asyncio.create_task(_feed(queue, keeper, batches, sinks, tell))
+    guarding = asyncio.create_task(Guard(queue, keeper.belongings, recipe.health, tell).watch())
     try:
         await asyncio.wait({learning, feeding}, return_when=asyncio.FIRST_COMPLETED)
         if learning.done():
@@ -131,20 +134,24 @@ async def _drive(recipe: Recipe, run: RunDirectory, model: str, batches: list[Pa
     finally:
         feeding.cancel()
         await queue.close.remote()
+        guarding.cancel()
         ray.kill(queue)
 
 
-async def _feed(queue: Any, batches: list[Path], sinks: Sinks, tell: Callable[[str], None]) -> None:
+async def _feed(queue: Any, keeper: Keeper, batches: list[Path], sinks: Sinks, tell: Callable[[str], None]) -> None:
     """One step's groups at a time, so that the queue can choose no others."""
     for step, path in enumerate(batches, start=1):
         batch = read_groups(path)
         await queue.admit.remote([meta.ordinal for meta in batch.metas])
-        held = [ray.put(group) for group in batch.groups]
-        stages = _stages(batch)
-        await queue.put.remote([Arrival((meta, [ref]), stages) for meta, ref in zip(batch.metas, held, strict=True)])
+        for meta, group in zip(batch.metas, batch.groups, strict=True):
+            keeper.keep(meta, ray.put(group))
+        ordinals, stages = [meta.ordinal for meta in batch.metas], _stages(batch)
+        held = zip(batch.metas, keeper.refs(ordinals), strict=True)
+        await queue.put.remote([Arrival((meta, [ref]), stages) for meta, ref in held])
         published = await queue.next_published.remote(step - 1)
         if published is None:
             return
+        keeper.settle(step, ordinals, committed=published.committed)
         sinks.log(step, published.result.metrics)
         tell(f"step {step}/{len(batches)}")
         await queue.recorded.remote(step)  # it lies with the run that is replayed
