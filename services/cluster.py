@@ -19,6 +19,9 @@ from services.config import ClusterConfig, Recipe
 
 PASSED_ON = ("HF_", "WANDB_", "MLFLOW_", "NCCL_", "GLOO_")
 """Prefixes of environment variables that reach every actor of a foreign cluster; on one of our own, all do."""
+PAYLOADS_STAY = {"RAY_max_direct_call_object_size": str(16 * 1024)}
+"""Environment of actors that make groups: from 16 KiB on these stay in the object store of their node. Ray's own limit is 100 KiB; what
+is smaller travels with the answer to the driver, and from there with the call to the next pool."""
 SECRET = ("TOKEN", "KEY", "PASSWORD", "SECRET")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,11 @@ def own_cluster(*, object_store_mib: int = 512) -> Iterator[None]:
         ray.shutdown()
 
 
-def place(kind: type[Any], *arguments: Any, concurrency: int | None = None) -> Any:
+def place(kind: type[Any], *arguments: Any, concurrency: int | None = None, environment: Mapping[str, str] | None = None) -> Any:
     """An actor of this class on that cluster; its handle."""
     options: dict[str, Any] = {"num_cpus": 0} | ({"max_concurrency": concurrency} if concurrency else {})
+    if environment:
+        options["runtime_env"] = {"env_vars": dict(environment)}
     return ray.remote(kind).options(**options).remote(*arguments)
 
 

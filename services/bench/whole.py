@@ -77,7 +77,10 @@ def run(settings: Settings, tell: Callable[[str], None]) -> Report:
             rows += [_row(name, way, runs[way]) for way in WAYS]
             found |= _ratios(name, runs)
     aims = [Aim.at_least(name, CASES[case].aim, found[name]) for case in settings.cases if (name := f"gmpo_over_trl, {case}")]
-    chosen = asdict(settings) | {"trl": str(settings.trl), "peer": peer, "work": [asdict(CASES[name]) for name in settings.cases]}
+    chosen = {name: value for name, value in asdict(settings).items() if name != "trl"} | {
+        "peer": peer,
+        "work": [asdict(CASES[name]) for name in settings.cases],
+    }
     return Report("whole", device_name("cpu"), chosen, rows, found, aims, _notes(settings, peer))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,13 @@ class Pools:
         engines = [self._engine(recipe, spec) for spec in specs]
         pool = partial(Pool, answer_s=recipe.health.answer_s, start_s=recipe.generation.start_timeout_s)
         self.generation = pool(engines, wake=_started, health=lambda engine: engine.health.remote())
-        reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, max_concurrency=MAX_CONCURRENCY, max_restarts=-1)
+        options = {"max_concurrency": MAX_CONCURRENCY, "max_restarts": -1, "runtime_env": {"env_vars": cluster.PAYLOADS_STAY}}
+        reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, **options)
         verifiers = [reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)]
         self.reward = pool(verifiers, wake=_ready)
         self.recorder: Any = ray.remote(Recorder).options(num_cpus=0, scheduling_strategy=_here(), **FOREVER).remote(rollouts)
         self._recorders = pool([self.recorder], wake=_nothing)
-        self.reference = pool(_reference_actors(recipe, model, gpu=gpu), wake=_ready)
+        self.reference = pool(_reference_actors(recipe, model, options, gpu=gpu), wake=_ready)
 
     def _engine(self, recipe: Recipe, spec: EngineSpec) -> Any:
         group = cluster.engine_group(recipe, gpu=spec.gpu)
@@ -65,7 +66,7 @@ class Pools:
                 max_concurrency=MAX_CONCURRENCY,
                 max_restarts=-1,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True),
-                runtime_env={"env_vars": engine_environment(spec)},
+                runtime_env={"env_vars": cluster.PAYLOADS_STAY | engine_environment(spec)},
             )
             .remote(spec)
         )
@@ -123,12 +124,11 @@ def engine_spec(recipe: Recipe, model: str, index: int, *, gpu: bool, transport:
     )
 
 
-def _reference_actors(recipe: Recipe, model: str, *, gpu: bool) -> list[Any]:
+def _reference_actors(recipe: Recipe, model: str, options: Mapping[str, Any], *, gpu: bool) -> list[Any]:
     config = recipe.reference
     if not config.enabled:
         return []
-    options = {"num_cpus": config.cpus, "num_gpus": config.gpus if gpu else 0, "max_concurrency": MAX_CONCURRENCY, "max_restarts": -1}
-    scorer = ray.remote(ReferenceScorer).options(**options)
+    scorer = ray.remote(ReferenceScorer).options(num_cpus=config.cpus, num_gpus=config.gpus if gpu else 0, **options)
     kl = recipe.learner.kl
     estimator = kl.estimator if kl.place == "reward" and kl.coefficient > 0 else None
     return [scorer.remote(model, recipe.policy.dtype, recipe.generation.temperature, config, estimator) for _ in range(config.actors)]
