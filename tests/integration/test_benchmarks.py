@@ -27,15 +27,16 @@ def bench(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_the_driver_reads_no_payload_but_what_ray_sends_inline(tmp_path: Path) -> None:
+def test_no_payload_passes_through_the_driver(tmp_path: Path) -> None:
     size = ("--groups", "40", "--batch", "8", "--ahead", "1", "--producers", "6", "--repeats", "1", "--kib", "128", "--kib", "64")
     found = bench(tmp_path, "queue", *size)
     rows = {(row["way"], row["kib"]): row for row in found["rows"]}
     assert {way for way, _ in rows} == {"gmpo", "calls", "puts"} and {kib for _, kib in rows} == {128, 64}
     assert all(row["groups_per_s_median"] > 0 for row in rows.values())
-    assert rows["gmpo", 128]["driver_store_bytes"] == 0
-    assert rows["gmpo", 128]["driver_received_kib_per_group"] < 64
-    assert rows["gmpo", 64]["driver_received_kib_per_group"] >= 64
+    for kib in (128, 64):
+        assert rows["gmpo", kib]["driver_store_bytes"] == 0
+        assert rows["gmpo", kib]["driver_received_kib_per_group"] < 32
+    assert rows["calls", 64]["driver_received_kib_per_group"] >= 64  # what Ray sends inline shows in this figure
 
 
 def test_every_phase_of_a_publication_has_its_time(tmp_path: Path) -> None:
