@@ -36,7 +36,7 @@ def test_no_payload_passes_through_the_driver(tmp_path: Path) -> None:
     for kib in (128, 64):
         assert rows["gmpo", kib]["driver_store_bytes"] == 0
         assert rows["gmpo", kib]["driver_received_kib_per_group"] < 32
-    assert rows["calls", 64]["driver_received_kib_per_group"] >= 64  # what Ray sends inline shows in this figure
+    assert rows["calls", 64]["driver_received_kib_per_group"] > 60  # what Ray sends inline shows in this figure
 
 
 def test_every_phase_of_a_publication_has_its_time(tmp_path: Path) -> None:
