@@ -25,7 +25,8 @@ from actors.replay.ready import Ready
 from actors.replay.selection import tells_apart
 from actors.replay.standing import Event, Standing
 from actors.replay.steps import Steps
-from actors.types import Assignment, Held, Resync, StepResult, Stop
+from actors.replay.turns import Turns
+from actors.types import Assignment, Held, Resync, StepResult
 
 
 class ReplayQueue:
@@ -58,7 +59,7 @@ class ReplayQueue:
         self._steps = Steps(spec)
         self._published: dict[int, Published] = {}
         self._taken = step  # newest step whose publication the conductor has seen
-        self._engines = Resync(0, ())
+        self._turns = Turns(spec, self._standing, self._news, self._ready, self._steps, self._record)
         failed = [GmpoError(event["error"]) for event in self._past if event["event"] == "failed"]
         self._failure: GmpoError | None = failed[-1] if failed else None
         self._closed = any(event["event"] == "closed" for event in self._past)
@@ -67,7 +68,6 @@ class ReplayQueue:
             self._history.close()
         self._changed = asyncio.Condition()
         self._claim_wait_s = 0.0
-        self._held_since: float | None = None  # when the next step began to be held back by nothing but prompts under way
 
     def _record(self, kind: str, **fields: Any) -> None:
         """An event happens: first in this process, which refuses what cannot be, then on disk."""
@@ -95,7 +95,7 @@ class ReplayQueue:
                 self._steps.keep(step, claim, own.groups)
             unheard = recovery.unheard(self._past, own.groups, self._steps, self._standing.committed)
             self._published = {published.step: published for published in unheard}
-            self._engines = Resync(own.epoch, tuple(own.engines))
+            self._turns.engines = Resync(own.epoch, tuple(own.engines))
             self._given.set()
             self._changed.notify_all()
 
@@ -168,8 +168,8 @@ class ReplayQueue:
     async def set_engines(self, engines: Sequence[Any], epoch: int) -> None:
         """The engines changed, or must be sent the present version anew: the next verdict is Resync, for every rank."""
         async with self._open():
-            if epoch > self._engines.epoch:
-                self._engines = Resync(epoch, tuple(engines))
+            if epoch > self._turns.engines.epoch:
+                self._turns.engines = Resync(epoch, tuple(engines))
                 self._changed.notify_all()
 
     async def note(self, event: str, why: str, **fields: Any) -> None:
@@ -203,7 +203,7 @@ class ReplayQueue:
     async def synced(self, epoch: int = 0) -> int:
         """Waits until the present engines (of `epoch` at least) confirmed a version; returns it."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or self._standing.synced == self._engines.epoch >= epoch)
+            await self._changed.wait_for(lambda: self._closed or self._standing.synced == self._turns.engines.epoch >= epoch)
             self._check_open()
             return self._standing.version
 
@@ -272,83 +272,29 @@ class ReplayQueue:
         began = time.monotonic()
         async with self._open():
             while not await self._decided(turn, step, attempt):
-                self._drop_overdue()
+                for ordinal in self._turns.overdue():
+                    self._drop(ordinal, "stale", recall="stale")
             self._check_attempt(attempt)
             if rank == 0:
                 self._claim_wait_s = time.monotonic() - began
-            return self._verdict(turn, rank, ranks)
+            return self._turns.verdict(turn, rank, ranks)
 
     async def _decided(self, turn: int, step: int, attempt: int) -> bool:
         """Wait until it is known what happens in this turn; False if it is time to look whether the step is held back too long."""
 
         def decided() -> bool:
-            fenced = self._closed or attempt != self._standing.attempt
-            return fenced or turn in self._standing.turns or self._decide(turn, step)
+            if self._closed or attempt != self._standing.attempt or turn in self._standing.turns:
+                return True
+            if self._turns.decide(turn, step):
+                self._changed.notify_all()  # there may be room again
+                return True
+            return False
 
         try:
-            async with asyncio.timeout_at(self._patience_ends()):
+            async with asyncio.timeout_at(self._turns.patience_ends()):
                 return await self._changed.wait_for(decided)
         except TimeoutError:
             return False
-
-    def _patience_ends(self) -> float:
-        """Time of the loop from which on a step that is held back now is held back too long."""
-        now = asyncio.get_running_loop().time()
-        return (now if self._held_since is None else self._held_since) + self._spec.stale_after_s
-
-    def _drop_overdue(self) -> None:
-        """Give up, as stale, the oldest prompts under way, where the step could long be filled and is held back by them alone."""
-        if self._held_since is None or asyncio.get_running_loop().time() < self._patience_ends():
-            return
-        self._held_since = None
-        waiting = self._standing.waiting
-        oldest = min(waiting.values())
-        for ordinal in [ordinal for ordinal, version in waiting.items() if version == oldest]:
-            self._drop(ordinal, "stale", recall="stale")
-
-    def _verdict(self, turn: int, rank: int, ranks: int) -> Assignment:
-        turns, stopping = self._standing.turns, self._standing.stopping
-        if turn not in turns:
-            return Stop(stopping or "")
-        step = turns[turn]
-        if step is None:
-            return self._engines
-        if step not in self._steps:
-            raise StaleAttempt(f"turn {turn} is over")
-        return self._steps.work(step, rank, ranks)
-
-    def _decide(self, turn: int, step: int) -> bool:
-        """Fix what happens in this turn, if that can be said yet."""
-        standing = self._standing
-        if turn < max(standing.turns, default=turn):
-            raise StaleAttempt(f"turn {turn} is over")  # whoever asks so late must not freeze a step behind the others' backs
-        if standing.stopping is not None:
-            return True
-        if self._engines.epoch > max(0, standing.resyncing):  # once each: a rank may ask again before rank 0 has confirmed
-            self._record("resync", epoch=self._engines.epoch, attempt=standing.attempt, turn=turn)
-            return True
-        if self._engines.epoch == self._news.broken:
-            return False  # until there are others, or the same are to be sent all of it again
-        if step > self._spec.steps:
-            self._record("stopping", reason="all steps done")
-            return True
-        if step in self._steps:
-            self._record("reclaimed", step=step, attempt=standing.attempt, turn=turn)
-            return True
-        return self._freeze(turn, step)
-
-    def _freeze(self, turn: int, step: int) -> bool:
-        waiting = self._standing.waiting
-        claim = self._ready.claim(step, waiting, self._standing.filtered)
-        if claim is None:
-            held_back = bool(waiting) and self._ready.free >= self._spec.prompts_per_step
-            self._held_since = (self._held_since or asyncio.get_running_loop().time()) if held_back else None
-            return False
-        self._held_since = None
-        self._record(State.CLAIMED, ordinals=claim.ordinals, step=step, attempt=self._standing.attempt, turn=turn, filtered=claim.filtered)
-        self._steps.keep(step, claim, self._ready.take(step, claim))
-        self._changed.notify_all()  # there is room again
-        return True
 
     async def confirm(self, epoch: int, version: int, digest: str, attempt: int) -> None:
         """Every engine of `epoch` samples with `version` now."""

@@ -672,12 +672,18 @@ async def test_nobody_is_answered_before_the_driver_has_given_what_it_owns(make:
 # --- a driver that goes on -----------------------------------------------------------------------------------------------------
 
 
-async def test_recorded_steps_are_claimed_unchanged_and_those_not_recorded_are_forgotten(make: Make, history: Path) -> None:
+async def three_steps(make: Make, *arrivals: int) -> list[Work]:
+    """What an earlier driver trained on, its prompts having come in this order."""
     first = await make()
     attempt, _ = await first.begin()
-    await fill(first, 1, 3, 0, 2, 4, 5)
-    before = [await train(first, step, attempt, turn=step - 1) for step in (1, 2, 3)]
+    await fill(first, *arrivals)
+    trained = [await train(first, step, attempt, turn=step - 1) for step in (1, 2, 3)]
     await first.close()
+    return trained
+
+
+async def test_recorded_steps_are_claimed_unchanged_and_those_not_recorded_are_forgotten(make: Make, history: Path) -> None:
+    before = await three_steps(make, 1, 3, 0, 2, 4, 5)
 
     recorded = {step: Claim(before[step - 1].ordinals, 0) for step in (1, 2)}
     second = await make(session="second", own=Belongings(owned(0, 1, 2, 3), recorded))
@@ -692,11 +698,7 @@ async def test_recorded_steps_are_claimed_unchanged_and_those_not_recorded_are_f
 
 
 async def test_when_groups_of_a_recorded_step_are_lost_it_and_the_later_ones_are_frozen_anew(make: Make, history: Path) -> None:
-    first = await make()
-    attempt, _ = await first.begin()
-    await fill(first, 0, 1, 2, 3, 4, 5)
-    before = [await train(first, step, attempt, turn=step - 1) for step in (1, 2, 3)]
-    await first.close()
+    before = await three_steps(make, 0, 1, 2, 3, 4, 5)
 
     recorded = {step: Claim(work.ordinals, 0) for step, work in enumerate(before, 1)}
     own = Belongings(owned(0, 1, 2, 3, 4, 5), recorded)
