@@ -88,7 +88,7 @@ def _sample(group: RolloutGroup) -> dict[str, Any]:
     verdict = group.verdicts[0] if group.verdicts else None
     return {
         "prompt": group.prompt.text,
-        "response": group.rollouts[0].text if group.rollouts else None,
+        "response": group.rollouts[0].text if group.rollouts else "",
         "answer": str(group.prompt.answer),
         "score": verdict.score if verdict else None,
     }
