@@ -22,7 +22,9 @@
     ├── VerifierError               the verifier's child process misbehaved
     │   └── VerifiersBroken         most verifications crash: the run ends instead of training on the rest
     ├── MetricError                 a figure was logged that no one declared
-    └── PolicyVersionError          a version directory does not match its manifest
+    ├── PolicyVersionError          a version directory does not match its manifest
+    │   └── UnknownVersion          nobody has a version of this name
+    └── NotResident                 a version is not in memory, and cannot be just now
 
 All of them survive pickling, so that they cross process borders whole.
 """
@@ -130,6 +132,25 @@ class VerifiersBroken(VerifierError):
 
 class PolicyVersionError(GmpoError):
     """A policy version that must not be loaded."""
+
+
+class UnknownVersion(PolicyVersionError):
+    """A policy version that there is not."""
+
+
+class NotResident(GmpoError):
+    """A policy version that cannot be loaded just now; it may be worth asking again after so many seconds."""
+
+    def __init__(self, detail: str, *, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.detail, self.retry_after_s = detail, retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _not_resident, (self.detail, self.retry_after_s)
+
+
+def _not_resident(detail: str, retry_after_s: float) -> NotResident:
+    return NotResident(detail, retry_after_s=retry_after_s)
 
 
 class MetricError(GmpoError):

@@ -25,7 +25,7 @@ def main(*overrides: str) -> None:
     run = train(recipe)
     out.print("starting the endpoint ...")
     with serve_run(run, recipe.serve.model_copy(update={"port": 0})) as endpoint:
-        answer = query(endpoint.url, QUESTION)
+        answer = query(endpoint.url, QUESTION, key=endpoint.key)
     first, last = before_and_after(run)
     lines = (
         f"held-out accuracy, sampled: {first['sampled']:.3f} -> {last['sampled']:.3f}",

@@ -12,11 +12,14 @@ import typer
 from actors.errors import GmpoError, UsageError
 from services.bench import commands as benchmarks
 from services.config import dump, load_recipe
+from services.policy import commands as policies
 from services.telemetry.console import screen
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 bench = typer.Typer(no_args_is_help=True, help="Measure this project against what one would write without it.")
 app.add_typer(bench, name="bench")
+policy = typer.Typer(no_args_is_help=True, help="Say which version of a run `policy` means, keep versions, make API keys.")
+app.add_typer(policy, name="policy")
 
 RecipePath = Annotated[Path, typer.Argument(help="Recipe, a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.field=value, as often as needed.")]
@@ -94,35 +97,6 @@ def stop(run: RunPath) -> None:
 
 
 @verb
-def serve(run: RunPath, overrides: Overrides = None) -> None:
-    """Answer over HTTP with the newest version of a run, until Ctrl-C. Overrides are of the run's own recipe: serve.port=8001."""
-    from services.policy.endpoint import serve_until_interrupted
-    from services.training.rundir import recipe_of
-
-    out = screen()
-    config = load_recipe(recipe_of(run), overrides or []).serve
-    out.print("starting the endpoint ...")
-    serve_until_interrupted(run, config, lambda endpoint: out.print(f"answering at {endpoint.url}/v1", markup=False, highlight=False))
-
-
-@verb
-def query(
-    question: Annotated[str, typer.Argument(help="What to ask.")],
-    url: Annotated[str, typer.Option(help="Root of the endpoint.")] = "http://127.0.0.1:8000",
-    model: Annotated[str, typer.Option(help="policy, or policy@step-N.")] = "policy",
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-) -> None:
-    """Ask a served policy one question."""
-    from services.policy.client import query as ask
-
-    answer = ask(url, question, model=model, max_tokens=max_tokens, temperature=temperature)
-    out = screen()
-    out.print(answer.text, markup=False, highlight=False, soft_wrap=True)
-    out.print(f"{answer.model}, step {answer.step}, weights {answer.weights}, {answer.seconds:.2f} s", style="dim", highlight=False)
-
-
-@verb
 def report(run: RunPath) -> None:
     """Write the run's report.html again."""
     from services.telemetry.report import write_report
@@ -148,11 +122,16 @@ def ledger(
         raise typer.Exit(1)
 
 
+verb(policies.serve)
+verb(policies.query)
+for function in (policies.list_, policies.promote, policies.rollback, policies.follow, policies.pin, policies.unpin, policies.key):
+    verb(function, policy)
 verb(benchmarks.logprobs, bench)
 verb(benchmarks.learner, bench)
 verb(benchmarks.generation, bench)
 verb(benchmarks.queue, bench)
 verb(benchmarks.weights, bench)
+verb(benchmarks.endpoint, bench)
 verb(benchmarks.pipeline, bench)
 verb(benchmarks.whole, bench)
 

@@ -18,6 +18,8 @@ from typing import Any
 
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
+from actors.storage import open_root
+
 COMMIT = "commit.json"
 Digests = Mapping[str, tuple[int, str]]
 """File name -> (size in bytes, SHA-256)."""
@@ -132,14 +134,6 @@ def draft(root: str, step: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         yield Path(scratch)
         copy_files(scratch, directory, source_filesystem=LocalFileSystem(), destination_filesystem=filesystem)
-
-
-def open_root(root: str) -> tuple[FileSystem, str]:
-    """The file system behind a path or URL, and the path in it."""
-    if "://" in root:
-        filesystem, path = FileSystem.from_uri(root)
-        return filesystem, str(path)
-    return LocalFileSystem(), str(Path(root).absolute())
 
 
 def _sha256(stream: Any) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from actors.learner import backends, checkpoint
 from actors.learner.batching import assemble
 from actors.learner.checkpoint import Waiting
 from actors.learner.config import LearnerConfig
+from actors.learner.exports import Exporter
 from actors.learner.learner import Learner, LearnerSpec
 from actors.learner.saver import Saver
 from actors.modeling.loading import load_model
@@ -39,7 +40,7 @@ from actors.modeling.packing import pack
 from actors.types import Assignment, GroupMeta, Held, Resync, RolloutGroup, StepResult, Stop, Work
 from actors.weights.config import WeightsConfig
 from actors.weights.publisher import Publisher
-from actors.weights.version import committed_steps, prune, write_version
+from actors.weights.version import committed_steps
 
 FETCH_TIMEOUT_S = 120.0
 CLAIM_POLL_S = 60.0
@@ -62,8 +63,10 @@ class LoopSpec:
     run: str
     checkpoints: str  # path or URL under which `step-N` are
     policies: Path  # where versions are written
+    mirror: str | None  # path or URL where they must be found too
     export_every: int  # steps between two versions
     keep_policies: int  # newest versions kept
+    protected: Callable[[], Collection[int]]  # picklable; versions kept beside them
 
 
 def learn(config: dict[str, Any]) -> None:
@@ -96,7 +99,8 @@ class Loop:
         self._learner = Learner(backend, learner_spec)
         tolerance = spec.weights.probe_tolerance * (100 if spec.dtype == "bfloat16" else 1)
         self._publisher = Publisher(spec.weights, spec.transport, rank=rank, tolerance=tolerance)
-        self._saver = Saver(spec.checkpoints, keep=spec.config.keep_checkpoints, rank=rank, failed=self._tell_failure)
+        self._saver = Saver(spec.checkpoints, keep=spec.config.keep_checkpoints, rank=rank, failed=partial(self._tell, "checkpoint_failed"))
+        self._exports = Exporter(spec.policies, spec.mirror, keep=spec.keep_policies, protected=spec.protected, tell=self._tell)
         self._epoch = 0  # of the engines in use
         self._unacked: StepResult | None = None  # of a step that is trained, and whose version the engines do not have yet
         self._attempt: int
@@ -125,6 +129,8 @@ class Loop:
                     if self._unacked is None:  # else the run goes on from the step before
                         self._save()
                         self._export_missing()
+                        if self._rank == 0:
+                            self._exports.finish()
                     if self._saver.failures:
                         raise CheckpointError(f"the run ends after step {self._step}, and its state could not be written")
                     return
@@ -138,6 +144,7 @@ class Loop:
         """Leave the weight group."""
         self._publisher.close()
         self._saver.close()
+        self._exports.close()
 
     def _claim(self, turn: int) -> Assignment:
         while True:
@@ -231,9 +238,9 @@ class Loop:
         self._everywhere(take)
         return taken
 
-    def _tell_failure(self, why: str) -> None:
-        """From the checkpoint's thread: a line for the history and the console."""
-        ray.get(self._spec.queue.note.remote("checkpoint_failed", why))
+    def _tell(self, event: str, why: str) -> None:
+        """From rank 0's threads: a line for the history and the console."""
+        ray.get(self._spec.queue.note.remote(event, why))
 
     def _export_missing(self) -> None:
         """Write the present version if it is due and not there: version 0, or one that a crash kept from being written."""
@@ -250,18 +257,8 @@ class Loop:
                 state[wired.name] = tensor.cpu().clone()  # where the ranks do not divide a dimension it is a view of padded storage
 
         def write() -> None:
-            if self._rank != 0:
-                return
-            write_version(
-                spec.policies / f"step-{step}",
-                state_dict=state,
-                model_config=self._model_config,
-                tokenizer_dir=Path(spec.model),
-                step=step,
-                parent=max((other for other in committed_steps(spec.policies) if other < step), default=None),
-                run=spec.run,
-            )
-            prune(spec.policies, keep_last=spec.keep_policies, keep_every=None, protected=(0,))
+            if self._rank == 0:
+                self._exports.write(step, state, model_config=self._model_config, tokenizer_dir=Path(spec.model), run=spec.run)
 
         return write
 

@@ -17,6 +17,8 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)")
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
+_POWER_OF_TEN = re.compile(r"(?:([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\\(?:times|cdot))?10\^(?:([0-9])|\{([-+]?[0-9]{1,3})\})")
+_SCIENTIFIC = re.compile(r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))[eE]([-+]?[0-9]{1,3})")
 _THOUSANDS = re.compile(r"(?<![0-9,])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
 _DROPPED = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[!,;: ]|\\?\$|\^\\circ(?![a-zA-Z])|\^\{\\circ\}|\s+|(?<=[0-9])\{,\}(?=[0-9])")
 _FRACTION = re.compile(r"\\[dt]frac(?![a-zA-Z])")
@@ -70,16 +72,26 @@ def nesting(text: str) -> int:
 def canonical(text: str) -> str:
     r"""A cheap normal form of a LaTeX answer: equal forms are equal answers, unequal ones may still be.
 
-    Drops spacing, `\left`, dollar and degree signs, thousands separators and a final full stop; writes `\frac{a}{b}` for its variants.
+    Drops spacing, `\left`, dollar and degree signs, thousands separators and a final full stop; writes `\frac{a}{b}` for its variants
+    and `4.5e33` out.
     """
-    text = _DROPPED.sub("", text).rstrip(".")
+    text = written_out(_DROPPED.sub("", text).rstrip("."))
     text = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)
     return _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", _FRACTION.sub(r"\\frac", text))
 
 
+def written_out(text: str) -> str:
+    r"""A number as programs and some data sets write it, `4.5e33`, in LaTeX: `4.5\times10^{33}`; any other text as it is."""
+    match = _SCIENTIFIC.fullmatch(text)
+    return rf"{match[1]}\times10^{{{int(match[2])}}}" if match else text
+
+
 def plain_number(text: str) -> Decimal | None:
-    """The value of a canonical text that is a number and nothing else."""
-    return Decimal(text) if _PLAIN_NUMBER.fullmatch(text) else None
+    r"""The value of a canonical text that is a number, or one times a power of ten, and nothing else."""
+    if _PLAIN_NUMBER.fullmatch(text):
+        return Decimal(text)
+    power = _POWER_OF_TEN.fullmatch(text)
+    return Decimal(power[1] or 1).scaleb(int(power[2] or power[3])) if power else None
 
 
 def numbers(text: str) -> list[Decimal]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,9 @@ from actors.reward.answers import nesting
 MAX_CHARS = 1_000
 MAX_NESTING = 24
 """Longer or deeper answers are not parsed: gold answers of the usual suites end at 160 characters and depth 4."""
+
+SMALL = 1e-4
+"""Numbers below are compared to three digits."""
 
 _BASED = re.compile(r"([0-9]+)_\{?([0-9]+)\}?")
 
@@ -57,11 +61,24 @@ def equal(gold: str, given: str) -> bool | None:
     if bases[0] and bases[1]:  # the library drops the subscript: 52_8 would equal 52_9
         return bases[0].groups() == bases[1].groups()
     try:
-        return bool(_library().verify(list(parse(gold)), list(parsed), timeout_seconds=None, raise_on_error=True))
+        golds = parse(gold)
+        same = bool(_library().verify(list(golds), list(parsed), timeout_seconds=None, raise_on_error=True))
+        return same and not _apart(golds, parsed)
     except MemoryError:
         raise
     except Exception:  # two things that cannot be compared are not the same
         return False
+
+
+def _apart(golds: Iterable[Any], given: Iterable[Any]) -> bool:
+    """Whether these are small numbers and differ: the library looks at six decimals, to which 1.6e-19 and 1.7e-19 are the same."""
+    small = [gold for gold in map(_real, golds) if gold is not None and 0 < abs(gold) < SMALL]
+    values = [value for value in map(_real, given) if value is not None]
+    return any(abs(gold - value) > 1e-3 * abs(gold) for gold in small for value in values)
+
+
+def _real(parsed: Any) -> float | None:
+    return float(parsed) if getattr(parsed, "is_number", False) and parsed.is_real else None
 
 
 @lru_cache(maxsize=1)

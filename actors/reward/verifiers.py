@@ -26,7 +26,8 @@ from actors.types import Answer, Outcome, Verdict
 
 CODE = "code/python"
 _GYM = "reasoning_gym/"
-_CLOSE = 1e-6
+_CLOSE = Decimal("1e-6")
+_CLOSE_SHARE = Decimal("1e-3")
 
 
 def verify(
@@ -105,8 +106,9 @@ def _equal(gold: str, given: str, plain: str) -> bool | None:
     """Equality of two answers; two plain numbers, the common case, are compared without the symbolic library."""
     left, right = answers.plain_number(answers.canonical(gold)), answers.plain_number(plain)
     if left is not None and right is not None:
-        return left == right or (left != left.to_integral_value() and abs(left - right) < _CLOSE)
-    return symbolic.equal(gold, given)
+        # The share keeps numbers apart that are themselves smaller than what counts as close.
+        return left == right or (left != left.to_integral_value() and abs(left - right) < min(_CLOSE, _CLOSE_SHARE * abs(left)))
+    return symbolic.equal(answers.written_out(gold), answers.written_out(given))
 
 
 def _gsm8k(response: str, answer: Answer) -> Verdict:

@@ -171,6 +171,36 @@ def generation(
     _tell(run(settings), json)
 
 
+def endpoint(
+    model: Annotated[Literal["tiny", "30m"], typer.Option(help="Random weights of this shape.")] = "30m",
+    clients: Annotated[list[int] | None, typer.Option(min=1, help="Clients at once; repeatable, by default 1 to 64.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="plain or streamed; repeatable, by default both.")] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests of a level of up to 16 clients, in proportion more with more; by default 48 or 192 (tiny)."),
+    ] = None,
+    shortest: Annotated[int, typer.Option(min=1, help="Shortest answer, in tokens.")] = 16,
+    longest: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 48,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the model.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; in each, both servers are started afresh.")] = 3,
+    json: Json = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of throughput and latency over clients.")] = None,
+) -> None:
+    """Requests per second and latency of the HTTP endpoint, against bare `vllm serve` of the same model."""
+    from services.bench.endpoint import Settings, run
+
+    given = {"clients": tuple(sorted(set(clients or ()))), "kinds": tuple(dict.fromkeys(kind or ()))}
+    sizes: dict[str, Any] = {name: values for name, values in given.items() if values}
+    settings = Settings(model=model, requests=requests, shortest=shortest, longest=longest, threads=threads, repeats=repeats, **sizes)
+    out = screen()
+    report = run(settings, lambda text: out.print(text, markup=False, highlight=False))
+    _tell(report, json)
+    if plot is not None:
+        from services.bench.endpoint_plot import draw_endpoint
+
+        draw_endpoint(report, plot, title=f"{model}, random weights; {report.device}")
+
+
 def pipeline(
     engines: Annotated[int, typer.Option(min=1, help="Simulated engines, where overlap is measured.")] = 4,
     growth: Annotated[list[int] | None, typer.Option(min=1, help="Simulated engines; repeatable, by default 1 to 256.")] = None,

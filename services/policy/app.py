@@ -1,24 +1,22 @@
-"""The Serve application: one replica that answers OpenAI's API with the newest good policy version of a run.
+"""The Serve application: replicas that answer OpenAI's API with any policy version of a run.
 
-    HTTP -> Serve proxy -> Gate (allow-list, version headers) -> vLLM's OpenAI application -> AsyncLLM -> engine process
+    HTTP ──► Gate (keys, limits) ──► routes ──► desk: which version, which engine ──► vLLM's OpenAI layer ──► engine process
 
-The replica picks its version once, when it starts; a bad newest version is passed over and named in /health.
+Built from Python by `serve.run(build(args))`, by `serve run services.policy.app:build run_dir=... serve.open=true`, and from a Serve
+config file by `import_path: services.policy.app:build`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ray import serve
 from starlette.types import ASGIApp
 
+from actors.errors import ConfigError
 from actors.section import Section
-from services.policy.catalogue import Catalogue
 from services.policy.config import ServeConfig
-from services.policy.engine import ServingEngine
-from services.policy.gate import Gate
+from services.policy.keys import Key, KeyRing
 
 APP_NAME = "policy"
 STOP_S = 20.0
@@ -28,58 +26,74 @@ class ServeArgs(Section):
     """What `build` needs; Serve parses it where the application is named in a config file."""
 
     run_dir: Path
-    """The run directory, on a file system the replica sees."""
+    """The run directory, on a file system the replicas see."""
+    policies: str | None = None
+    """Path or URL of the folder of versions; by default `policies` in the run directory."""
+    cache: Path | None = None
+    """Directory into which versions from a URL are copied; by default one of the user's cache."""
     serve: ServeConfig = ServeConfig()
     """The recipe's `serve` section."""
+    keys: tuple[Key, ...] = ()
+    """Keys beside those of `serve.keys_file`."""
 
 
 class PolicyServer:
-    """The replica. A failed engine fails the health check, and Serve starts another replica in its place."""
+    """One replica."""
 
-    def __init__(self, run_dir: Path, config: ServeConfig) -> None:
-        self.selection = Catalogue(run_dir).select()
-        # The first name is the one answers carry: it says which step spoke, also where "policy" was asked for.
-        names = [f"policy@step-{self.selection.manifest.step}", "policy"]
-        self.engine = ServingEngine(config, self.selection.path, names)
+    def __init__(self, args: ServeArgs) -> None:
+        self._args = args
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
-        return Gate(await self.engine.application(), self.selection.manifest, self.health)
+        # Imported here, where vLLM's environment can still be chosen.
+        from services.policy.engine import prepare_environment
 
-    async def health(self) -> tuple[int, Mapping[str, Any]]:
-        """Status code and body of /health: 503 once the engine has died."""
-        dead = self.engine.llm.errored
-        return 503 if dead else 200, {
-            "status": "engine dead" if dead else "ok",
-            "step": self.selection.manifest.step,
-            "weights": self.selection.manifest.weights_sha256,
-            "created": self.selection.manifest.created.isoformat(),
-            "running": self.engine.running(),
-            "refused": [{"step": refusal.step, "reason": refusal.reason} for refusal in self.selection.refused],
-            "pids": [process.pid for process in self.engine.processes],
-        }
+        args, config = self._args, self._args.serve
+        prepare_environment(config)
+        from services.policy.api import build_api
+        from services.policy.desk import Desk, Place
+        from services.policy.gate import Gate
+        from services.policy.meter import Meter
+        from services.policy.page import page_routes
+        from services.policy.run_view import run_routes
 
-    async def check_health(self) -> None:
-        """Called by Serve."""
-        await self.engine.llm.check_health()
+        keys = KeyRing(args.keys, Path(config.keys_file) if config.keys_file else None)
+        place = Place(args.run_dir, args.policies or str(args.run_dir / "policies"), args.cache)
+        self._desk = Desk(place, config, keys)
+        await self._desk.open()
+        meter = Meter()
+        api = build_api(self._desk, meter, [page_routes(), run_routes(args.run_dir)])
+        return meter.counting(Gate(api, config, keys))
 
-    def __del__(self) -> None:
-        """Called by Serve when the replica goes; there is nothing to stop if the engine never came up."""
-        if engine := self.__dict__.get("engine"):
-            engine.stop()
+    def check_health(self) -> None:
+        """Called by Serve: a replica without any engine that lives is replaced."""
+        desk = self.__dict__.get("_desk")
+        if desk is not None and not desk.residents.healthy:
+            raise RuntimeError("no engine is alive")
+
+    async def __del__(self) -> None:
+        """Called by Serve when the replica goes; there is nothing to stop if no engine came up."""
+        if desk := self.__dict__.get("_desk"):
+            await desk.close()
 
 
 def build(args: ServeArgs) -> serve.Application:
-    """The application, ready for `serve.run` or a Serve config file (`services.policy.app:build`)."""
+    """The application. ConfigError where nobody would have a key to it."""
     config = args.serve
+    if not (config.open or args.keys or config.keys_file):
+        raise ConfigError("serve.keys_file: without keys nobody could ask anything; give a file of keys, or serve.open=true on loopback")
     deploy = serve.deployment(
         name="policy",
-        max_ongoing_requests=config.max_running,
-        max_queued_requests=config.max_waiting,
+        num_replicas=config.replicas,
+        # The gate refuses, faster and in words; Serve's own queue is a second net.
+        max_ongoing_requests=2 * config.most_under_way,
+        max_queued_requests=config.most_under_way,
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=STOP_S,
-        # A version that does not load at the first try will not at the second.
+        health_check_period_s=5,
+        # What does not come up at the first try will not at the second.
         max_constructor_retry_count=1,
-        ray_actor_options={"num_cpus": config.cpus, "num_gpus": config.gpus},
+        logging_config={"enable_access_log": False},
+        ray_actor_options={"num_cpus": config.cpus, "num_gpus": config.gpus * config.resident},
     )
-    application: serve.Application = deploy(serve.ingress()(PolicyServer)).bind(args.run_dir, config)
+    application: serve.Application = deploy(serve.ingress()(PolicyServer)).bind(args)
     return application

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from actors.errors import UsageError
-from services.policy.gate import STEP_HEADER, WEIGHTS_HEADER
+from services.policy.headers import STEP_HEADER, WEIGHTS_HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +21,20 @@ class Answer:
 
 
 def query(
-    url: str, question: str, *, model: str = "policy", max_tokens: int = 256, temperature: float = 0.0, timeout_s: float = 60.0
+    url: str,
+    question: str,
+    *,
+    key: str | None = None,
+    model: str = "policy",
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    timeout_s: float = 60.0,
 ) -> Answer:
     """Ask over HTTP with the official client; `url` is the endpoint's root, and UsageError says what is wrong with it or the question."""
     import openai  # a second to import, and only this function needs it
 
-    # The key is a word: the endpoint has none, and the client would send the one it finds in the environment.
-    client = openai.OpenAI(base_url=f"{url.rstrip('/')}/v1", api_key="none", timeout=timeout_s, max_retries=0)
+    # Without a key a word is sent: the client would send the one it finds in the environment, which is for someone else.
+    client = openai.OpenAI(base_url=f"{url.rstrip('/')}/v1", api_key=key or "none", timeout=timeout_s, max_retries=0)
     started = time.perf_counter()
     try:
         with client:

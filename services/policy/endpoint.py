@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,15 +20,16 @@ from ray.serve.context import _disconnect, _get_global_client  # Serve has no pu
 from ray.serve.schema import ApplicationStatus
 
 from actors.errors import ClusterError, EngineError, ModelError
-from actors.weights.version import committed_steps
 from services.cluster import connect, is_own_cluster
 from services.config import ClusterConfig
+from services.policy import ingress
 from services.policy.app import APP_NAME, ServeArgs, build
+from services.policy.catalogue import Catalogue
 from services.policy.config import ServeConfig
+from services.policy.keys import Scope, make
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 POLL_S = 0.1
 
 
@@ -38,6 +38,7 @@ class Endpoint:
     """A running endpoint. Closing it takes down what starting it brought up: the application, Serve, Ray."""
 
     url: str
+    key: str | None  # an admin key of this endpoint alone, where the recipe names no file of keys
     undo: ExitStack
 
     def close(self) -> None:
@@ -51,52 +52,58 @@ class Endpoint:
         self.close()
 
 
-def serve_run(run_dir: Path, config: ServeConfig) -> Endpoint:
-    """Start answering for a run and return once requests are served.
+def serve_run(run_dir: Path, config: ServeConfig, *, policies: str | None = None) -> Endpoint:
+    """Start answering for a run and return once requests are served; `policies` is where its versions are, by default in its directory.
 
     Uses the Ray that is initialized in this process or that RAY_ADDRESS names, else starts one (with token authentication, Ray's
     default). ModelError: no version to serve. ClusterError: the port is taken. EngineError: not ready in time, with the reason.
     """
     run_dir = run_dir.resolve()
-    if not committed_steps(run_dir / "policies"):
+    if not Catalogue(policies or run_dir / "policies").steps():
         raise ModelError(f"{run_dir}: no policy version to serve yet")
+    secret, key = make("operator", Scope.ADMIN)
+    own_key = not config.open and config.keys_file is None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its progress would stand among the caller's lines
     fresh = not ray.is_initialized() and is_own_cluster(ClusterConfig())
     with ExitStack() as undo:
         if not ray.is_initialized():
+            if fresh:
+                ingress.prepare(config)
             connect(ClusterConfig())
             undo.callback(ray.shutdown)
         url = _listen(config, fresh, undo)
-        application = build(ServeArgs(run_dir=run_dir, serve=config))
+        application = build(ServeArgs(run_dir=run_dir, policies=policies, serve=config, keys=(key,) if own_key else ()))
         serve.run_many([serve.RunTarget(application, name=APP_NAME)], wait_for_applications_running=False)
         _await_ready(config.start_timeout_s)
         if fresh:
             # Waits until the replica has stopped its engine. One that never got ready dies with its cluster, which is quicker.
             undo.callback(serve.delete, APP_NAME)
-        return Endpoint(url, undo.pop_all())
+        return Endpoint(url, secret if own_key else None, undo.pop_all())
 
 
 def _listen(config: ServeConfig, fresh: bool, undo: ExitStack) -> str:
-    """Have Serve listen, and return where."""
-    port = _serving_port()
+    """Have Serve listen, and return where clients ask."""
+    direct, port = ingress.direct_port(), _serving_port()
     if port is None:
-        port = _free_port(config.port)
+        port = ingress.free_port(config.host, 0 if direct else config.port)
         # Serve ends with a cluster of our own. Its handle must be forgotten then: the next local cluster has the same job number, by
         # which Serve tells whether a handle is stale.
         undo.callback(_disconnect if fresh else serve.shutdown)
-        options = HTTPOptions(host=LOOPBACK, port=port, request_timeout_s=config.request_timeout_s)
+        options = HTTPOptions(host=config.host, port=port, request_timeout_s=config.request_timeout_s)
         serve.start(proxy_location="HeadOnly", http_options=options)
-    elif config.port not in (0, port):
+    elif direct is None and config.port not in (0, port):
         raise ClusterError(f"serve.port: this cluster's Serve listens on {port} already, not on {config.port}")
     else:
         undo.callback(serve.delete, APP_NAME)
-    return f"http://{LOOPBACK}:{port}"
+    return f"http://{config.host}:{direct or port}"
 
 
-def serve_until_interrupted(run_dir: Path, config: ServeConfig, on_ready: Callable[[Endpoint], None]) -> None:
+def serve_until_interrupted(
+    run_dir: Path, config: ServeConfig, on_ready: Callable[[Endpoint], None], *, policies: str | None = None
+) -> None:
     """Serve until Ctrl-C or SIGTERM, then leave no process behind; called on the main thread."""
     interrupted = Event()
-    with serve_run(run_dir, config) as endpoint:
+    with serve_run(run_dir, config, policies=policies) as endpoint:
         previous = {number: signal.signal(number, lambda *_: interrupted.set()) for number in (signal.SIGINT, signal.SIGTERM)}
         on_ready(endpoint)
         interrupted.wait()
@@ -108,17 +115,6 @@ def _serving_port() -> int | None:
     """Where this cluster's Serve listens, if it runs."""
     client = _get_global_client(raise_if_no_controller_running=False)
     return int(client.http_config.port) if client else None
-
-
-def _free_port(wanted: int) -> int:
-    """The wanted port, or any free one for 0; asked beforehand, since Serve reports a taken port only in its proxy's log."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, wanted))
-        except OSError:
-            raise ClusterError(f"serve.port: {wanted} is taken; choose another, or 0 for any free one") from None
-        return int(probe.getsockname()[1])
 
 
 def _await_ready(timeout_s: float) -> None:

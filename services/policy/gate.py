@@ -1,59 +1,137 @@
-"""What stands between HTTP and vLLM's OpenAI application: an allow-list, and the version on every answer."""
+"""What stands before the application: keys, sizes and numbers of requests, and headers on every answer.
+
+A request that is refused here costs next to nothing: its body is not read, and no engine hears of it.
+
+`receive` is handed on one message at a time: the application awaits it after the body to learn of a disconnect, which ends the
+generation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections import Counter
+from contextlib import AsyncExitStack
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from actors.weights.version import Manifest
+from services.policy.config import ServeConfig
+from services.policy.keys import Key, KeyRing
+from services.policy.keys import Scope as KeyScope
 
-STEP_HEADER, WEIGHTS_HEADER, AGE_HEADER = "x-gmpo-step", "x-gmpo-weights", "x-gmpo-age-seconds"
-ENGINE_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/models"})
+OPEN_PATHS = frozenset({"/", "/health"})
+STATIC = "/static/"
+ADMIN_PATHS = frozenset(f"/v1/policies/{order}" for order in ("promote", "pin", "unpin", "rollback", "follow"))
+ENDING = "gmpo.ending"
+"""Key of an ASGI scope: an AsyncExitStack that ends with the request, however it ends."""
+KEY = "gmpo.key"
+"""Key of an ASGI scope: whose request it is."""
+BUSY_RETRY_S = 1
+TOO_LARGE = "RequestTooLargeError"
 
-Health = Callable[[], Awaitable[tuple[int, Mapping[str, Any]]]]
-"""Gives the status code and the body of /health."""
+ANYONE = Key(name="anyone", scope=KeyScope.ADMIN, sha256="0" * 64)
 
 
-def version_headers(manifest: Manifest) -> dict[str, str]:
-    """What an answer says about the weights that produced it; the age counts whole seconds since they were written."""
-    age = datetime.now(UTC) - manifest.created
-    return {STEP_HEADER: str(manifest.step), WEIGHTS_HEADER: manifest.weights_short, AGE_HEADER: str(int(age.total_seconds()))}
+def error_response(status: int, kind: str, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> JSONResponse:
+    """An error as OpenAI's clients read it."""
+    headers = {} if retry_after_s is None else {"retry-after": str(max(1, round(retry_after_s)))}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": status}}, status, headers)
 
 
 class Gate:
-    """An ASGI application around vLLM's: paths that are not listed do not exist.
+    """An ASGI application around the endpoint's own."""
 
-    `receive` is handed on untouched: vLLM awaits it after the body to learn of a disconnect, which ends the generation.
-    """
+    def __init__(self, app: ASGIApp, config: ServeConfig, keys: KeyRing) -> None:
+        self._app, self._config, self._keys = app, config, keys
+        self._running: Counter[str] = Counter()  # by name of the key
 
-    def __init__(self, engine_app: ASGIApp, manifest: Manifest, health: Health) -> None:
-        self.engine_app, self.manifest, self.health = engine_app, manifest, health
+    @property
+    def under_way(self) -> int:
+        """Requests with a key that have not been answered in full."""
+        return self._running.total()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self.engine_app(scope, receive, send)
+            await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            app = self.engine_app if scope["path"] in ENGINE_PATHS else await self._own_answer(scope)
-            await app(scope, receive, self._with_version(send))
+            await self._http(scope, receive, _with_headers(send))
         else:
             await send({"type": "websocket.close", "code": 1000})
 
-    async def _own_answer(self, scope: Scope) -> JSONResponse:
-        if scope["path"] == "/health":
-            status, body = await self.health()
-            return JSONResponse(body, status)
-        message = f"{scope['method']} {scope['path']} does not exist"
-        return JSONResponse({"error": {"message": message, "type": "NotFoundError", "param": None, "code": 404}}, 404)
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path in OPEN_PATHS or path.startswith(STATIC):
+            await self._app(scope, receive, send)
+            return
+        key = self._judge(path, Headers(scope=scope))
+        if isinstance(key, JSONResponse):
+            await key(scope, receive, send)
+            return
+        self._running[key.name] += 1
+        try:
+            async with AsyncExitStack() as ending:
+                scope[ENDING], scope[KEY] = ending, key.name
+                await self._app(scope, _measured(receive, self._config.limits.body_bytes), send)
+        finally:
+            self._running[key.name] -= 1
 
-    def _with_version(self, send: Send) -> Send:
-        async def send_with_version(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(version_headers(self.manifest))
-            await send(message)
+    def _judge(self, path: str, headers: Headers) -> Key | JSONResponse:
+        """The key of a request that may go on now, or why it may not."""
+        limits = self._config.limits
+        key = ANYONE if self._config.open else self._find(headers)
+        if key is None:
+            return error_response(401, "AuthenticationError", "an API key is needed: Authorization: Bearer KEY")
+        if not key.allows(KeyScope.ADMIN if path in ADMIN_PATHS else KeyScope.QUERY):
+            return error_response(403, "PermissionDeniedError", "this needs a key of scope admin")
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > limits.body_bytes:
+            return error_response(413, TOO_LARGE, _too_large(limits.body_bytes))
+        if self._running[key.name] >= limits.running_per_key:
+            message = f"this key has {limits.running_per_key} requests under way, as many as it may"
+            return error_response(429, "RateLimitError", message, retry_after_s=BUSY_RETRY_S)
+        if self.under_way >= self._config.most_under_way:
+            return error_response(503, "ServiceUnavailableError", "too many requests are waiting", retry_after_s=BUSY_RETRY_S)
+        return key
 
-        return send_with_version
+    def _find(self, headers: Headers) -> Key | None:
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        return self._keys.find(secret.strip()) if scheme.lower() == "bearer" else None
+
+
+def _measured(receive: Receive, limit: int) -> Receive:
+    """The same messages, until the body turns out longer than it may be."""
+    left = limit
+
+    async def measured() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413, _too_large(limit))
+        return message
+
+    return measured
+
+
+def _too_large(limit: int) -> str:
+    return f"a request's body has at most {limit} bytes"
+
+
+def _with_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["x-content-type-options"] = "nosniff"
+            headers.setdefault("cache-control", "no-store")
+        await send(message)
+
+    return send_with_headers
+
+
+def key_name(scope: Any) -> str:
+    """Whose request it is."""
+    return str(scope[KEY])

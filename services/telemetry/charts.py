@@ -54,6 +54,7 @@ class Line:
 
     label: str
     series: Series
+    interval: tuple[list[float], list[float]] | None = None  # (low, high) of each value, drawn as a band
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ def draw(
         axes = figure.add_subplot()
         for line, colour in zip(lines, SERIES, strict=False):
             _plot(axes, line, colour)
+            if line.interval:
+                axes.fill_between(line.series[0], *line.interval, color=colour, alpha=0.16, linewidth=0)
         _frame(axes, unit)
         if log and all(value > 0 for line in lines for value in line.series[1]):
             axes.set_yscale("log")

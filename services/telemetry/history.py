@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as compute
 import pyarrow.parquet as parquet
 
 SAMPLE_COLUMNS = ("step", "ordinal", "sample", "prompt", "response", "score", "outcome", "version_oldest", "version_newest", "advantage")
 
 Series = tuple[list[int], list[float]]
-"""(steps, values), without the steps that have no value."""
+"""(steps, values), without the steps that have no finite value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,10 @@ class History:
         return (steps, values) if steps else self.series(f"eval/{kind}")
 
 
-def read_history(run_dir: Path) -> History:
-    """Read what there is in `run_dir`."""
+def read_history(run_dir: Path, *, rollouts: bool = True) -> History:
+    """Read what there is in `run_dir`; `rollouts=False` leaves `first` and `last` empty, which is much quicker in large runs."""
     config = run_dir / "config.yaml"
-    files = sorted((run_dir / "rollouts").glob("*.parquet"), key=_number)
+    files = sorted((run_dir / "rollouts").glob("*.parquet"), key=_number) if rollouts else []
     return History(
         config=config.read_text(encoding="utf-8") if config.exists() else "",
         metrics=_read_lines(run_dir / "metrics.jsonl"),
@@ -66,8 +68,17 @@ def read_history(run_dir: Path) -> History:
     )
 
 
+def read_page(path: Path, *, outcome: str | None, offset: int, limit: int) -> tuple[int, list[Sample]]:
+    """Some samples of a step's file: how many have this outcome (None: any), and those from `offset` on, in the file's order."""
+    names = [name for name in SAMPLE_COLUMNS if name in parquet.read_schema(path).names]
+    table = parquet.read_table(path, columns=names)
+    if outcome is not None:
+        table = table.filter(compute.equal(table["outcome"], outcome)) if "outcome" in names else table.slice(0, 0)
+    return table.num_rows, [_sample(row) for row in table.slice(offset, limit).to_pylist()]
+
+
 def _series(rows: Iterable[dict[str, Any]], name: str) -> Series:
-    points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
+    points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name) is not None and math.isfinite(row[name])]
     return [step for step, _ in points], [value for _, value in points]
 
 
@@ -85,7 +96,12 @@ def _read_samples(path: Path) -> list[Sample]:
     if not {"prompt", "response"} <= there:
         return []
     rows = parquet.read_table(path, columns=[name for name in SAMPLE_COLUMNS if name in there]).to_pylist()
-    return [Sample(**{name: row.get(name) for name in SAMPLE_COLUMNS}) for row in rows]
+    return [_sample(row) for row in rows]
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    fields: dict[str, Any] = {name: row.get(name) for name in SAMPLE_COLUMNS}
+    return Sample(**fields)
 
 
 def _number(path: Path) -> tuple[int, str]:

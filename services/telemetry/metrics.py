@@ -26,6 +26,7 @@ class Metric:
     unit: str
     kind: Kind
     help: str
+    labels: tuple[str, ...] = ()
 
     @property
     def family(self) -> bool:
@@ -129,6 +130,22 @@ METRICS: tuple[Metric, ...] = (
     # The run.
     Metric("run/eta_s", "seconds", "gauge", "Time left at the present pace"),
 )
+
+ENDPOINT_METRICS: tuple[Metric, ...] = (
+    Metric("serve/requests", "requests", "counter", "Requests answered, by status; those refused are among them", ("status",)),
+    Metric("serve/answer_s", "seconds", "histogram", "Time from a request's admission to its whole answer"),
+    Metric("serve/first_token_s", "seconds", "histogram", "Time from a request's admission to the first piece of a streamed answer"),
+    Metric("serve/step", "", "gauge", "Step of the version that `policy` means"),
+    Metric("serve/age_s", "seconds", "gauge", "Time since the weights that `policy` means were written"),
+    Metric("serve/age_steps", "steps", "gauge", "Steps trained since the version that `policy` means"),
+    Metric("serve/running", "requests", "gauge", "Requests that an engine works on"),
+    Metric("serve/waiting", "requests", "gauge", "Requests that wait for their version to be loaded"),
+    Metric("serve/engines", "engines", "gauge", "Engines that answer"),
+    Metric("serve/refused", "versions", "gauge", "Versions that were found bad and are not served"),
+    Metric("serve/swaps", "swaps", "counter", "Times an engine changed its version"),
+    Metric("serve/evaluation", "", "gauge", "Newest value of each evaluation of a version", ("metric",)),
+)
+"""What one replica of the endpoint counts; these never reach trackers."""
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
 

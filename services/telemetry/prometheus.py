@@ -16,7 +16,7 @@ SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 """Upper bounds of the histograms, from a tiny policy's step to a large one's."""
 
 FAMILY_LABEL = "name"
-"""The one label in use: the free part of a family's name."""
+"""Label of a family: the free part of the metric's name."""
 
 
 class PrometheusSink:
@@ -24,7 +24,7 @@ class PrometheusSink:
 
     def __init__(self, *, host: str, port: int, run_name: str) -> None:
         self._registry = CollectorRegistry()
-        self._collectors = _collectors(METRICS, self._registry)
+        self._collectors = collectors(METRICS, self._registry)
         Gauge("gmpo_run_info", "Always 1; says which run this is", ["run"], registry=self._registry).labels(run_name).set(1)
         try:
             self._server, self._thread = start_http_server(port, addr=host, registry=self._registry)
@@ -56,10 +56,11 @@ class PrometheusSink:
         self._thread.join()
 
 
-def _collectors(metrics: Iterable[Metric], registry: CollectorRegistry) -> dict[str, Gauge | Counter | Histogram]:
+def collectors(metrics: Iterable[Metric], registry: CollectorRegistry) -> dict[str, Gauge | Counter | Histogram]:
+    """A collector for each declared metric, by its name."""
     made: dict[str, Gauge | Counter | Histogram] = {}
     for metric in metrics:
-        labels = (FAMILY_LABEL,) if metric.family else ()
+        labels = (FAMILY_LABEL,) if metric.family else metric.labels
         match metric.kind:
             case "gauge":
                 made[metric.name] = Gauge(metric.prometheus_name, metric.help, labels, registry=registry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from functools import partial
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -12,6 +13,7 @@ from ray.exceptions import RayActorError
 from actors.errors import GmpoError
 from actors.learner.loop import LoopSpec, learn
 from services.config import Recipe
+from services.policy.ranking import worth_keeping
 from services.training.rundir import CHECKPOINTS, RunDirectory
 
 
@@ -31,8 +33,10 @@ def loop_spec(recipe: Recipe, queue: Any, run: RunDirectory, model: str, *, tran
         run=recipe.run.name,
         checkpoints=run.checkpoints,
         policies=run.policies,
+        mirror=run.mirror,
         export_every=recipe.run.export_every,
         keep_policies=recipe.run.keep_policies,
+        protected=partial(worth_keeping, run.path, run.policies_url, by=recipe.serve.best_by),
     )
 
 

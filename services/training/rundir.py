@@ -26,14 +26,17 @@ import yaml
 
 from actors.errors import ConfigError
 from actors.learner.checkpoint_store import stored
+from actors.storage import is_url, joined, open_root
+from actors.weights.shelf import Shelf
 from services.config import Recipe, differing_keys, dump, resolved
+from services.policy import orders
 from services.telemetry.atomic import write_atomically
 
 MAY_DIFFER = {"run.root", "learner.ranks"}
 """Settings with which a run may go on though they have changed: where it lies, and how many ranks share the work."""
 
 CHECKPOINTS, CONFIG, EVALUATIONS, LEDGER, METRICS = "checkpoints", "config.yaml", "evaluation.jsonl", "ledger.jsonl", "metrics.jsonl"
-LOCK, STOP = "driver.lock", "stop"
+LOCK, POLICIES, STOP = "driver.lock", "policies", "stop"
 
 
 class RunDirectory:
@@ -52,6 +55,8 @@ class RunDirectory:
             _check_equal(self.path / CONFIG, resolved(self._recipe))
         elif stored(self.checkpoints):
             raise ConfigError(f"run.storage: {self.checkpoints} holds the checkpoints of another run")
+        elif self.mirror is not None and any(Shelf(self.mirror).steps()):  # step 0 is there before a run is bound to its recipe
+            raise ConfigError(f"run.storage: {self.mirror} holds the policy versions of another run")
 
     def open(self) -> bool:
         """Lock the directory, creating it if need be; call `check` first. True if the run goes on."""
@@ -61,6 +66,8 @@ class RunDirectory:
         if not resuming:
             for place in (self.rollouts, self.policies):
                 shutil.rmtree(place, ignore_errors=True)
+            if self.mirror is not None:
+                _clear(self.mirror)
             write_atomically(self.path / CONFIG, dump(self._recipe))
         (self.path / STOP).unlink(missing_ok=True)
         return resuming
@@ -86,7 +93,7 @@ class RunDirectory:
     @property
     def checkpoints(self) -> str:
         """Path or URL of the folder of checkpoints."""
-        return f"{self.storage.rstrip('/')}/{CHECKPOINTS}"
+        return joined(self.storage, CHECKPOINTS)
 
     @property
     def history(self) -> Path:
@@ -100,8 +107,18 @@ class RunDirectory:
 
     @property
     def policies(self) -> Path:
-        """Servable versions."""
-        return self.path / "policies"
+        """Servable versions, as the learner writes them."""
+        return self.path / POLICIES
+
+    @property
+    def policies_url(self) -> str:
+        """Where to look for them, and where operators' orders are: under `run.storage` if that is a URL, else `policies`."""
+        return joined(self.storage, POLICIES) if is_url(self.storage) else str(self.policies)
+
+    @property
+    def mirror(self) -> str | None:
+        """The URL where versions must be found besides `policies`; None where that is the same place."""
+        return None if open_root(self.policies_url)[1] == str(self.policies) else self.policies_url
 
     def stop_requested(self) -> bool:
         """True once someone asked the run to stop."""
@@ -163,6 +180,20 @@ def _check_equal(existing: Path, ours: dict[str, Any]) -> None:
         raise ConfigError(f"{existing} belongs to a run with other settings; choose another run.name or the same values of:\n{keys}")
 
 
+def _clear(mirror: str) -> None:
+    """Take away what a run that never did a step left there."""
+    shelf = Shelf(mirror)
+    for step in {*shelf.steps(), *shelf.unfinished()}:
+        shelf.discard(step)
+    orders.write(mirror, orders.Orders())
+
+
 def _refuse_relative_root(root: str) -> None:
     if not Path(root).is_absolute():
         raise ConfigError(f"run.root: {root!r} is relative; inside a Ray job it would vanish with the job's copy of the working directory")
+
+
+def policies_of(run_dir: Path, recipe: Recipe) -> str:
+    """Path or URL of the versions of a run whose directory may have been moved."""
+    storage = recipe.run.storage
+    return joined(storage, POLICIES) if storage and is_url(storage) else str(run_dir.absolute() / POLICIES)

@@ -25,6 +25,7 @@ from actors.prompts.stream import PromptStream, open_stream
 from actors.reward.config import FunctionPart, RewardConfig, VerifierPart
 from actors.reward.pool import Verifier
 from actors.reward.verifiers import CODE, known
+from actors.weights.shelf import Shelf
 from actors.weights.version import committed_steps, version_path
 from services import cluster
 from services.config import Recipe, resolved
@@ -85,8 +86,9 @@ def train(recipe: Recipe) -> Path:
 
 
 def is_done(recipe: Recipe, run: RunDirectory) -> bool:
-    """Whether the last step's version and a whole checkpoint of it are there."""
-    if recipe.run.steps not in committed_steps(run.policies):
+    """Whether the last step's version and a whole checkpoint of it are there, and the version wherever it must be."""
+    places = [str(run.policies), *([run.mirror] if run.mirror else [])]
+    if not all(recipe.run.steps in Shelf(place).steps() for place in places):
         return False
     newest = next(iter(stored(run.checkpoints)), None)
     return newest is not None and newest.step >= recipe.run.steps and newest.damage() is None

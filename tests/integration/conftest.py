@@ -21,6 +21,7 @@ import pytest
 from actors.replay.history import read
 from services.config import load_recipe
 from services.training.warmup import warm_policy
+from tests.integration.endpoint import endpoint as endpoint  # a fixture
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "deploy" / "recipes" / "tiny.yaml"

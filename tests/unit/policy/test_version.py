@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from actors.errors import PolicyVersionError
-from actors.weights.version import committed_steps, prune, read_manifest, verify_version, version_path, write_version
+from actors.weights.manifest import read_manifest, verify_version
+from actors.weights.version import committed_steps, prune, version_path, write_version
 from tests.tiny_model import build_config, build_model
 from tests.unit.policy.conftest import Write
 
@@ -131,10 +132,19 @@ def test_a_damaged_version_is_refused_with_the_file_and_the_fault(
         verify_version(version_path(policies, 1))
 
 
-def test_weights_that_are_not_finite_are_found_when_asked(tmp_path: Path, tokenizer_dir: Path) -> None:
-    model = build_model()
+def test_a_version_of_another_step_is_refused_where_one_is_asked_for(write: Write, policies: Path) -> None:
+    written = write(1)
+    assert verify_version(version_path(policies, 1), step=1) == written
+    with pytest.raises(PolicyVersionError, match="the manifest is of step 1"):
+        verify_version(version_path(policies, 1), step=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_that_are_not_finite_are_found_when_asked(tmp_path: Path, tokenizer_dir: Path, value: float, dtype: torch.dtype) -> None:
+    model = build_model().to(dtype)
     with torch.no_grad():
-        model.model.norm.weight[3] = float("nan")
+        model.model.norm.weight[3] = value
     write_version(
         tmp_path / "v", state_dict=model.state_dict(), model_config=model.config, tokenizer_dir=tokenizer_dir, step=0, parent=None, run="r"
     )
@@ -173,11 +183,11 @@ def test_a_write_that_fails_leaves_nothing_and_one_that_died_is_swept(policies: 
 @pytest.mark.parametrize(
     ("rule", "left"),
     [
-        ({"keep_last": 2, "keep_every": None}, [9, 10]),
-        ({"keep_last": 1, "keep_every": 5}, [0, 5, 10]),
-        ({"keep_last": 1, "keep_every": None, "protected": {4, 99}}, [4, 10]),
-        ({"keep_last": 0, "keep_every": None}, []),
-        ({"keep_last": 50, "keep_every": None}, [0, 4, 5, 9, 10]),
+        ({"keep_last": 2}, [9, 10]),
+        ({"keep_last": 1, "protected": {4, 99}}, [4, 10]),
+        ({"keep_last": 2, "protected": {0, 10}}, [0, 9, 10]),
+        ({"keep_last": 0}, []),
+        ({"keep_last": 50}, [0, 4, 5, 9, 10]),
     ],
 )
 def test_retention(policies: Path, rule: dict[str, object], left: list[int]) -> None:

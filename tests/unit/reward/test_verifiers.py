@@ -40,6 +40,14 @@ def boxed(answer: str) -> str:
         (["4\n", r"\frac{3}{2}"], "1.5"),
         (r"The volume is \boxed{12\pi}.", r"12 \pi"),
         (r"\frac{1}{3}", "0.333333"),
+        (["4.5e33\n"], r"4.5 \times 10^{33}"),
+        ("3e8", "300000000"),
+        (r"1.6 \cdot 10^3", "1.6E3"),
+        ("6.67e-11", r"6.67 \cdot 10^{-11} \text{ N}"),
+        (1e-05, "0.00001"),
+        (["2", "-1"], "-1"),
+        ("$2$, $-1$", "-1,2"),
+        (r"3\sqrt{2} \mathrm{~cm}", r"3\sqrt{2}"),
     ],
 )
 def test_math_takes_equal_answers(gold: Answer, given: str) -> None:
@@ -58,6 +66,10 @@ def test_math_takes_equal_answers(gold: Answer, given: str) -> None:
         ("p - q", "q - p"),
         (["4", "5"], "6"),
         (r"\sqrt{2}", "1.41"),
+        ("1.6e-19", "1.7e-19"),
+        ("1.6e-19", r"1.7 \times 10^{-19} \text{ C}"),
+        ("0.0000012", "0.0000019"),
+        ("4.5e33", "4.5e34"),
         ("0.25", "0.26"),
     ],
 )

@@ -11,6 +11,7 @@ import yaml
 
 from actors.errors import ConfigError
 from services.config import resolved
+from services.policy import orders
 from services.training.rundir import RunDirectory, recipe_of, request_stop
 from tests.unit.recipes import tiny_recipe
 
@@ -158,3 +159,38 @@ def test_a_run_goes_on_with_another_number_of_ranks(opened: Open) -> None:
     run, _ = opened("learner.ranks=2")
     did_a_step(run)
     assert opened("learner.ranks=3")[1]
+
+
+def a_version(policies: Path, step: int) -> Path:
+    """A directory that counts as one."""
+    (policies / f"step-{step}").mkdir(parents=True)
+    (policies / f"step-{step}" / "manifest.json").write_text("{}")
+    return policies / f"step-{step}"
+
+
+def test_versions_are_also_found_under_a_url_and_nowhere_else_without_one(opened: Open, root: Path, tmp_path: Path) -> None:
+    run, _ = opened()
+    assert (run.policies_url, run.mirror) == (str(root / "tiny" / "policies"), None)
+    for place in (tmp_path / "store", (root / "tiny").as_uri()):
+        assert RunDirectory(tiny_recipe(f"run.storage={place}")).mirror is None
+    url = "s3://runs/a?endpoint_override=127.0.0.1:9&scheme=http&region=x"
+    stored = RunDirectory(tiny_recipe(f"run.storage={url}"))
+    assert stored.policies == run.policies
+    assert stored.mirror == stored.policies_url == "s3://runs/a/policies?endpoint_override=127.0.0.1:9&scheme=http&region=x"
+    assert stored.checkpoints == "s3://runs/a/checkpoints?endpoint_override=127.0.0.1:9&scheme=http&region=x"
+
+
+def test_storage_with_the_versions_of_another_run_is_refused_and_left_alone(opened: Open, tmp_path: Path) -> None:
+    version = a_version(tmp_path / "store" / "policies", 4)
+    with pytest.raises(ConfigError, match=r"run\.storage: file://.*/policies holds the policy versions of another run"):
+        opened(f"run.storage={(tmp_path / 'store').as_uri()}")
+    assert version.exists()
+
+
+def test_the_first_version_and_the_orders_of_a_run_that_never_did_a_step_are_taken_away(opened: Open, tmp_path: Path) -> None:
+    policies = tmp_path / "store" / "policies"
+    version = a_version(policies, 0)
+    orders.write(policies, orders.Orders().promote(0))
+    opened(f"run.storage={(tmp_path / 'store').as_uri()}")
+    assert not version.exists()
+    assert orders.read(policies) == orders.Orders()

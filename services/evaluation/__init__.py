@@ -1,0 +1,1 @@
+"""Suites of problems, put to a version of the policy through the endpoint."""

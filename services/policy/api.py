@@ -1,0 +1,253 @@
+"""The endpoint's routes: OpenAI's, answered by vLLM's own layer over the engine that holds the asked version, and those about versions."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
+from vllm.exceptions import VLLMError
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from actors.errors import NotResident, PolicyVersionError
+from actors.section import Section
+from services.policy.desk import Desk
+from services.policy.engine import ServingEngine
+from services.policy.gate import ENDING, error_response
+from services.policy.headers import version_headers
+from services.policy.limits import Refused, check_chat, check_completion
+from services.policy.lookout import BEST, POLICY
+from services.policy.meter import Meter
+from services.policy.residents import Slot
+
+log = logging.getLogger(__name__)
+
+NOT_FOUND = "NotFoundError"
+DEAD_RETRY_S = 10.0
+ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in (400, 401, 404, 413, 429, 503)}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+
+class PolicyRow(BaseModel):
+    """One version, as far as it is known."""
+
+    id: str
+    step: int
+    weights: str | None
+    created: datetime | None
+    age_seconds: int | None
+    age_steps: int | None
+    resident: bool
+    pinned: bool
+    metrics: dict[str, float]
+    refused: str | None
+
+
+class PolicyList(BaseModel):
+    """The versions of a run, oldest first, and what the names `policy` and `policy@best` mean."""
+
+    object: Literal["list"]
+    policy: int | None
+    best: int | None
+    best_by: str
+    following: bool
+    data: list[PolicyRow]
+
+
+class StepBody(Section):
+    """Which version an order is about."""
+
+    step: int = Field(ge=0, lt=10**12)
+    """Its step."""
+
+
+def build_api(desk: Desk, meter: Meter, pages: list[APIRouter]) -> FastAPI:
+    """The endpoint's application; `pages` are further routes."""
+    app = FastAPI(title="gmpo policy endpoint", docs_url=None, redoc_url=None, responses=ERRORS)
+    app.include_router(_openai_routes(desk, meter))
+    app.include_router(_policy_routes(desk))
+    app.include_router(_probe_routes(desk, meter))
+    for page in pages:
+        app.include_router(page)
+    _handle_errors(app)
+    return app
+
+
+def _openai_routes(desk: Desk, meter: Meter) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"])
+    limits = desk.config.limits
+
+    @router.post("/v1/completions", responses=STREAMED)
+    @with_cancellation  # type: ignore[untyped-decorator]
+    async def completions(request: CompletionRequest, raw_request: Request) -> Response:
+        check_completion(request, limits)
+        slot = await _borrow(desk, request, raw_request)
+        return await _answer(desk, meter, slot, slot.engine.completions.create_completion(request))
+
+    @router.post("/v1/chat/completions", responses=STREAMED)
+    @with_cancellation  # type: ignore[untyped-decorator]
+    async def chat_completions(request: ChatCompletionRequest, raw_request: Request) -> Response:
+        check_chat(request, limits)
+        if request.max_tokens is None and request.max_completion_tokens is None:
+            request.max_completion_tokens = limits.max_tokens
+        slot = await _borrow(desk, request, raw_request)
+        return await _answer(desk, meter, slot, slot.engine.chat.create_chat_completion(request))
+
+    @router.get("/v1/models")
+    async def models() -> ModelList:
+        names = [POLICY, *([BEST] if desk.lookout.best is not None else []), *(f"{POLICY}@step-{step}" for step in desk.lookout.good)]
+        return ModelList(data=[ModelCard(id=name, owned_by="gmpo") for name in names])
+
+    return router
+
+
+async def _borrow(desk: Desk, request: CompletionRequest | ChatCompletionRequest, raw_request: Request) -> Slot[ServingEngine]:
+    """The engine with the asked version, until the request ends in whatever way."""
+    slot = await desk.borrow(request.model or POLICY)
+    raw_request.scope[ENDING].callback(desk.residents.give_back, slot)
+    request.model = slot.version.name
+    return slot
+
+
+async def _answer(desk: Desk, meter: Meter, slot: Slot[ServingEngine], answer: Awaitable[Any]) -> Response:
+    """vLLM's answer as a response that says which version gave it."""
+    headers = version_headers(slot.version.manifest, *desk.lookout.age(slot.version.manifest))
+    began = time.perf_counter()
+    given = await answer
+    if isinstance(given, ErrorResponse):
+        return JSONResponse(given.model_dump(), given.error.code, headers)
+    if isinstance(given, CompletionResponse | ChatCompletionResponse):
+        meter.answered(began)
+        return JSONResponse(given.model_dump(), headers=headers)
+    return StreamingResponse(_streamed(given, meter, began), headers=headers, media_type="text/event-stream")
+
+
+async def _streamed(pieces: AsyncIterator[str], meter: Meter, began: float) -> AsyncIterator[str]:
+    """The same pieces; the first and the last are timed."""
+    first = True
+    async for piece in pieces:
+        if first:
+            meter.began(began)
+            first = False
+        yield piece
+    meter.answered(began)
+
+
+def _policy_routes(desk: Desk) -> APIRouter:
+    router = APIRouter(prefix="/v1/policies", tags=["versions"])
+
+    @router.get("")
+    async def policies() -> PolicyList:
+        return PolicyList.model_validate(desk.describe())
+
+    @router.post("/promote")
+    async def promote(body: StepBody) -> PolicyList:
+        await desk.promote(body.step)
+        return await policies()
+
+    @router.post("/rollback")
+    async def rollback() -> PolicyList:
+        await desk.rollback()
+        return await policies()
+
+    @router.post("/follow")
+    async def follow() -> PolicyList:
+        await desk.order(lambda orders: orders.follow())
+        return await policies()
+
+    @router.post("/pin")
+    async def pin(body: StepBody) -> PolicyList:
+        await desk.step(f"{POLICY}@step-{body.step}")
+        await desk.order(lambda orders: orders.pin(body.step))
+        return await policies()
+
+    @router.post("/unpin")
+    async def unpin(body: StepBody) -> PolicyList:
+        await desk.order(lambda orders: orders.unpin(body.step))
+        return await policies()
+
+    return router
+
+
+def _probe_routes(desk: Desk, meter: Meter) -> APIRouter:
+    router = APIRouter(tags=["probes"])
+
+    @router.get("/health")
+    async def health() -> JSONResponse:
+        serving = desk.residents.serving
+        if not desk.residents.healthy or serving is None:
+            return JSONResponse({"status": "no engine"}, 503)
+        return JSONResponse({"status": "ok", "step": serving.step, "weights": serving.manifest.weights_short})
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        return Response(meter.page(desk), media_type=meter.content_type)
+
+    return router
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Every error leaves in OpenAI's shape."""
+
+    async def unprocessable(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        return error_response(400, "BadRequestError", f"{where}: {first['msg']}" if where else first["msg"], param=where or None)
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        kind = NOT_FOUND if error.status_code == 404 else HTTPStatus(error.status_code).phrase.replace(" ", "") + "Error"
+        return error_response(error.status_code, kind, str(error.detail))
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        return error_response(400, "BadRequestError", str(error), param=error.param)
+
+    async def no_version(_: Request, error: Exception) -> Response:
+        return error_response(404, NOT_FOUND, str(error), param="model")
+
+    async def not_resident(_: Request, error: Exception) -> Response:
+        assert isinstance(error, NotResident)
+        return error_response(503, "ServiceUnavailableError", str(error), retry_after_s=error.retry_after_s)
+
+    async def dead(_: Request, error: Exception) -> Response:
+        return error_response(503, "ServiceUnavailableError", "the engine has died; another one is on its way", retry_after_s=DEAD_RETRY_S)
+
+    async def by_vllm(_: Request, error: Exception) -> Response:
+        found = create_error_response(error)
+        if found.error.code >= 500:
+            log.error("a request failed", exc_info=error)
+        return JSONResponse(found.model_dump(), found.error.code)
+
+    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+        RequestValidationError: unprocessable,
+        StarletteHTTPException: http,
+        HTTPException: http,
+        Refused: refused,
+        PolicyVersionError: no_version,
+        NotResident: not_resident,
+        EngineDeadError: dead,
+        # What vLLM raises on requests that it cannot follow; `by_vllm` knows which of them are the client's.
+        VLLMError: by_vllm,
+        ValueError: by_vllm,
+        TypeError: by_vllm,
+        OverflowError: by_vllm,
+        NotImplementedError: by_vllm,
+        Exception: by_vllm,
+    }
+    for kind, handler in handlers.items():
+        app.exception_handler(kind)(handler)
