@@ -89,7 +89,11 @@ def demand(recipe: Recipe, *, gpu: bool) -> dict[str, float]:
     generation, learner, reference, reward = recipe.generation, recipe.learner, recipe.reference, recipe.reward
     scorers = reference.actors if reference.enabled else 0
     cpus = generation.engines * generation.cpus + learner.ranks * learner.cpus + scorers * reference.cpus + reward.actors * reward.cpus
+    if recipe.serve.during_training:
+        cpus += recipe.serve.replicas * recipe.serve.cpus
     gpus = generation.engines * generation.tensor_parallel + learner.ranks * learner.gpus + scorers * reference.gpus
+    if recipe.serve.during_training:
+        gpus += recipe.serve.replicas * recipe.serve.gpus
     return {"CPU": cpus, "GPU": gpus} if gpu else {"CPU": cpus}
 
 

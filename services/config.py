@@ -52,7 +52,8 @@ class RunConfig(Section):
     record_share: float = Field(1.0, ge=0, le=1)
     """Share of the steps whose rollouts are written to `rollouts/`."""
     storage: str | None = None
-    """Where the folder `checkpoints/` is: a path, or a URL that pyarrow opens, of this run alone; by default the run directory."""
+    """Where the folder `checkpoints/` is: a path, or a URL that pyarrow opens, of this run alone; by default the run directory. At a URL
+    there are also copies of the policy versions, and an endpoint elsewhere finds them there."""
 
 
 class HealthConfig(Section):
@@ -143,7 +144,7 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _in_sizes(recipe: Recipe) -> Iterator[tuple[str, str]]:
     run, generation, updates = recipe.run, recipe.generation, recipe.learner.updates_per_step
     if "://" in run.root:
-        yield "run.root", "a path is needed; only checkpoints can go to a URL, by run.storage"
+        yield "run.root", "a path is needed; checkpoints and policy versions can go to a URL, by run.storage"
     if (rows := run.prompts_per_step * generation.group_size) % updates:
         product = "run.prompts_per_step x generation.group_size"
         yield "learner.updates_per_step", f"{rows} responses a step ({product}) cannot be cut into {updates} equal updates"

@@ -18,6 +18,8 @@ unsynced            engine, phase, version, epoch, error    a publication failed
 engine_lost         engine, why                it is being replaced
 engine_back         engine, why                it confirmed the present version
 checkpoint_failed   why                        one could not be written; the run goes on
+upload_failed       why                        a policy version could not be copied to run.storage; it is tried again
+retention_failed    why                        no old version was deleted, since which must stay could not be read
 stopping            reason                     no further step
 recorded            step                       what it was trained on is on disk
 committed           step                       a checkpoint covers the step

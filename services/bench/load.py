@@ -34,6 +34,7 @@ class Answer:
     model: str | None
     fingerprint: str | None
     text: str  # of the first choice
+    token_ids: tuple[int, ...]  # of the first choice, where the request asked for them by `return_token_ids`
     tokens: int | None  # generated, as the server counts them; of a stream, where it was asked for its usage
     began: float  # when the request went out
     first: float | None  # when the first byte of the answer's body came
@@ -121,6 +122,7 @@ def _read(raw: _Raw) -> Answer:
         model=parts[0].get("model") if parts else None,
         fingerprint=next((part["system_fingerprint"] for part in parts if part.get("system_fingerprint")), None),
         text="".join(_text(choice) for choice in said),
+        token_ids=tuple(token for choice in said for token in choice.get("token_ids") or ()),
         tokens=usage.get("completion_tokens"),
         began=raw.began,
         first=raw.first,

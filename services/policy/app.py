@@ -20,6 +20,8 @@ from services.policy.keys import Key, KeyRing
 
 APP_NAME = "policy"
 STOP_S = 20.0
+NET = 32
+"""Times as many requests as a replica takes: how many of them Serve passes on to be refused."""
 
 
 class ServeArgs(Section):
@@ -85,8 +87,8 @@ def build(args: ServeArgs) -> serve.Application:
         name="policy",
         num_replicas=config.replicas,
         # The gate refuses, faster and in words; Serve's own queue is a second net.
-        max_ongoing_requests=2 * config.most_under_way,
-        max_queued_requests=config.most_under_way,
+        max_ongoing_requests=NET * config.most_under_way,
+        max_queued_requests=NET * config.most_under_way,
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=STOP_S,
         health_check_period_s=5,

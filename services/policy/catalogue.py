@@ -164,4 +164,4 @@ def _alone(cache: Path) -> Iterator[None]:
 
 def _default_cache(root: str) -> Path:
     caches = Path(os.environ.get("GMPO_CACHE", Path.home() / ".cache" / "gmpo"))
-    return caches / "policies" / hashlib.sha256(root.encode()).hexdigest()[:16]
+    return caches / "versions" / hashlib.sha256(root.encode()).hexdigest()[:16]

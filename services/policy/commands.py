@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from services.config import load_recipe
 from services.policy.keys import Scope
-from services.policy.orders import Order
 from services.telemetry.console import screen
+
+if TYPE_CHECKING:
+    from services.policy.orders import Order
 
 RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
 Place = Annotated[str, typer.Argument(help="Run directory, or the URL of an endpoint.")]

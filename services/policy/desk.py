@@ -43,7 +43,7 @@ class Desk:
 
     def __init__(self, place: Place, config: ServeConfig, keys: KeyRing) -> None:
         self.config, self._keys, self._policies = config, keys, place.policies
-        catalogue = Catalogue(place.policies, cache=place.cache)
+        catalogue = Catalogue(place.policies, cache=place.cache, keep=config.resident + 2)
         self.lookout = Lookout(place.policies, place.run_dir, config.best_by, catalogue)
         self.residents: Residents[ServingEngine] = Residents(
             self._start, self._fetch, limit=config.resident, stay_s=config.stay_s, wait_s=config.wait_s

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from actors.errors import PolicyVersionError, UnknownVersion
+from actors.errors import NotResident, PolicyVersionError, UnknownVersion
 from actors.weights.manifest import Manifest
 from services.policy import ranking
 from services.policy.catalogue import Catalogue
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 POLICY, BEST = "policy", "policy@best"
 _STEP = re.compile(r"policy@step-(0|[1-9]\d{0,11})")
+STORAGE_S = 5.0
+"""Seconds after which storage that failed is worth another try."""
 REFUSED_S = 60.0
 """Seconds until a version that was refused is looked at again: someone may have mended it."""
 
@@ -78,13 +80,18 @@ class Lookout:
         self.manifests, self.refusals = manifests, refusals
 
     def fetch(self, step: int, like: Path | None) -> Version:
-        """A version ready to be loaded, and fit for an engine that holds `like`; PolicyVersionError, which is remembered, for a bad one."""
+        """A version ready to be loaded, and fit for an engine that holds `like`.
+
+        Raises PolicyVersionError, which is remembered, for a bad one; NotResident where the storage does not give it just now.
+        """
         try:
             path = self.catalogue.fetch(step, like=like)
             return Version(self.catalogue.manifest(step), path)
         except PolicyVersionError as error:
             self.refuse(step, str(error))
             raise
+        except OSError as error:
+            raise NotResident(f"policy@step-{step} cannot be had from its storage: {error}", retry_after_s=STORAGE_S) from None
 
     def refuse(self, step: int, reason: str) -> None:
         """Remember that a version must not be loaded."""

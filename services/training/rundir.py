@@ -32,8 +32,8 @@ from services.config import Recipe, differing_keys, dump, resolved
 from services.policy import orders
 from services.telemetry.atomic import write_atomically
 
-MAY_DIFFER = {"run.root", "learner.ranks"}
-"""Settings with which a run may go on though they have changed: where it lies, and how many ranks share the work."""
+MAY_DIFFER = ("run.root", "learner.ranks", "serve.")
+"""Settings with which a run may go on though they have changed: where it lies, how many ranks share the work, how it is served."""
 
 CHECKPOINTS, CONFIG, EVALUATIONS, LEDGER, METRICS = "checkpoints", "config.yaml", "evaluation.jsonl", "ledger.jsonl", "metrics.jsonl"
 LOCK, POLICIES, STOP = "driver.lock", "policies", "stop"
@@ -174,7 +174,7 @@ def recipe_of(run_dir: Path) -> Path:
 
 def _check_equal(existing: Path, ours: dict[str, Any]) -> None:
     theirs = yaml.safe_load(existing.read_text(encoding="utf-8"))
-    differing = [key for key in differing_keys(ours, theirs) if key not in MAY_DIFFER]
+    differing = [key for key in differing_keys(ours, theirs) if not key.startswith(MAY_DIFFER)]
     if differing:
         keys = "\n".join(differing)
         raise ConfigError(f"{existing} belongs to a run with other settings; choose another run.name or the same values of:\n{keys}")

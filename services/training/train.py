@@ -29,6 +29,7 @@ from actors.weights.shelf import Shelf
 from actors.weights.version import committed_steps, version_path
 from services import cluster
 from services.config import Recipe, resolved
+from services.policy import ingress
 from services.telemetry.console import Console, open_console, screen
 from services.telemetry.report import write_report
 from services.telemetry.sinks import Sinks, open_sinks
@@ -37,6 +38,7 @@ from services.training import learner_group
 from services.training.conductor import Conductor
 from services.training.guard import Guard
 from services.training.keeper import Keeper, restored
+from services.training.live import answer_while_training
 from services.training.pools import Pools, replay_queue
 from services.training.rundir import RunDirectory
 from services.training.warmup import warm_policy
@@ -76,6 +78,8 @@ def train(recipe: Recipe) -> Path:
         with contextlib.closing(open_sinks(recipe.telemetry, run.path, recipe.run.name, resolved(recipe), step=step)) as sinks:
             for place in sinks.where:
                 console.event(f"writing {place}")
+            if recipe.serve.during_training and cluster.is_own_cluster(recipe.cluster):
+                ingress.prepare(recipe.serve)
             cluster.connect(recipe.cluster)
             try:
                 asyncio.run(_Run(recipe, run, console, sinks, stream, model).drive(checkpoint, resuming=resuming))
@@ -228,6 +232,8 @@ class _Run:
         guard = Guard(queue, conductor.belongings, recipe.health, self._console.event)
         learning = asyncio.create_task(learner_group.run_group(recipe, spec, self._run, gpu=self._gpu))
         aside = [asyncio.create_task(self._pass_on_stop(queue)), asyncio.create_task(guard.watch())]
+        if recipe.serve.during_training:
+            aside.append(asyncio.create_task(answer_while_training(recipe, self._run, self._console.event)))
         try:
             # The queue closes early only when the learner group has ended: in good order, or with an error that `learning` raises.
             with contextlib.suppress(QueueClosed):
@@ -243,6 +249,7 @@ class _Run:
                 await queue.close.remote()
             for task in aside:
                 task.cancel()
+            await asyncio.gather(*aside, return_exceptions=True)
             await asyncio.wait({learning}, timeout=LEARNER_END_S)
             await pools.close()
             ray.kill(queue)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.weights.version import verify_version
+from actors.weights.manifest import verify_version
 from services.ledger import audit_run
 from services.training.train import newest_whole
 from tests.integration.conftest import AHEAD, ALERT, QUICK, SYNCHRONOUS, TINY, Gmpo, happened, steps_logged

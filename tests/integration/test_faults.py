@@ -17,7 +17,7 @@ import pytest
 
 from actors.replay.audit import Account
 from actors.types import Outcome
-from actors.weights.version import verify_version
+from actors.weights.manifest import verify_version
 from services.ledger import audit_run
 from tests.integration.conftest import AHEAD, ALERT, QUICK, SYNCHRONOUS, TINY, Gmpo, happened, steps_logged
 from tests.integration.test_run import figures, rollouts

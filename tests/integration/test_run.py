@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from actors.weights.version import verify_version
+from actors.weights.manifest import verify_version
 from tests.integration.conftest import ROOT, Gmpo
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -1,187 +1,194 @@
-"""The endpoint as a user meets it: one process started for a run, HTTP, Ctrl-C. Everything behind it is real."""
+"""The endpoint as its clients meet it, over HTTP; everything behind it is real."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
-import psutil
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors.weights.version import version_path, write_version
+from actors.weights.version import version_path
 from services.policy.client import query
-from tests.tiny_model import build_model, save_tokenizer
+from tests.integration.endpoint import STEPS, Running, bearer
 
 pytestmark = pytest.mark.integration
 
 QUESTION = "483920="
-SERVE = """
-import sys
-from pathlib import Path
-from services.policy.config import ServeConfig
-from services.policy.endpoint import serve_until_interrupted
-serve_until_interrupted(Path(sys.argv[1]), ServeConfig(port=0), lambda endpoint: print(endpoint.url, flush=True))
-"""
+TOKENS = 12
+IMAGE = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}]
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """An endpoint whose run has a good version 3 and a newer, truncated version 5."""
-
-    url: str
-    policies: Path
-    process: subprocess.Popen[str]
-    ready_s: float
+@pytest.fixture
+def following(endpoint: Running) -> Iterator[Running]:
+    """An endpoint whose orders are taken back."""
+    yield endpoint
+    for order, body in [("follow", {}), *(("unpin", {"step": step}) for step in STEPS)]:
+        endpoint.order(order, **body).raise_for_status()  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    root = tmp_path_factory.mktemp("serve")
-    policies = root / "run" / "policies"
-    tokenizer_dir = save_tokenizer(root / "tokenizer")
-    for step in (3, 5):
-        model = build_model(seed=step)
-        write_version(
-            version_path(policies, step),
-            state_dict=model.state_dict(),
-            model_config=model.config,
-            tokenizer_dir=tokenizer_dir,
-            step=step,
-            parent=None,
-            run="run",
-        )
-    with (version_path(policies, 5) / "model.safetensors").open("r+b") as weights:
-        weights.truncate(100_000)
-
-    started = time.monotonic()
-    command = [sys.executable, "-c", SERVE, str(policies.parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"RAY_ADDRESS": "local"}) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        try:
-            yield Served(url, policies, process, time.monotonic() - started)
-        finally:
-            process.send_signal(signal.SIGINT)
-
-
-def health(served: Served) -> dict[str, Any]:
-    body: dict[str, Any] = httpx.get(f"{served.url}/health").raise_for_status().json()
-    return body
-
-
-def greedy(served: Served, tokens: int) -> str:
-    """What plain transformers answers with the served weights."""
-    directory = version_path(served.policies, 3)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForCausalLM.from_pretrained(directory)
+def greedy_ids(policies: Path, step: int) -> list[int]:
+    """What plain transformers answers with a version's weights."""
+    directory = version_path(policies, step)
+    tokenizer, model = AutoTokenizer.from_pretrained(directory), AutoModelForCausalLM.from_pretrained(directory)
     prompt = torch.tensor([tokenizer.encode(QUESTION)])
-    output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, do_sample=False)
-    return str(tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True))
+    output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=TOKENS, do_sample=False)
+    ids: list[int] = output[0, prompt.shape[1] :].tolist()
+    return ids
 
 
-def test_the_newest_good_version_is_served_and_the_bad_one_named(served: Served) -> None:
-    assert served.url.startswith("http://127.0.0.1:")
-    body = health(served)
-    assert (body["status"], body["step"], [refusal["step"] for refusal in body["refused"]]) == ("ok", 3, [5])
-    assert "model.safetensors: 100000 bytes" in body["refused"][0]["reason"]
+def greedy(policies: Path, step: int) -> str:
+    """The same as text."""
+    return str(AutoTokenizer.from_pretrained(version_path(policies, step)).decode(greedy_ids(policies, step), skip_special_tokens=True))
 
 
-def test_a_question_gets_the_answer_of_the_served_weights(served: Served) -> None:
-    answer = query(served.url, QUESTION, max_tokens=12)
-    assert answer.text == greedy(served, 12)
-    assert (answer.model, answer.step) == ("policy@step-3", 3)
-    assert health(served)["weights"].startswith(answer.weights)
-
-
-def test_both_model_names_are_listed_and_no_other_is_known(served: Served) -> None:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
-        assert {model.id for model in client.models.list()} == {"policy", "policy@step-3"}
-        client.completions.create(model="policy@step-3", prompt=QUESTION, max_tokens=1)
-        with pytest.raises(openai.NotFoundError, match=r"policy@step-5"):
-            client.completions.create(model="policy@step-5", prompt=QUESTION, max_tokens=1)
+@pytest.mark.parametrize(("model", "step"), [("policy", 10), ("policy@best", 5), ("policy@step-0", 0), ("policy@step-10", 10)])
+def test_a_name_gets_the_answer_of_its_versions_weights_and_the_answer_says_so(endpoint: Running, model: str, step: int) -> None:
+    with endpoint.client() as client:
+        ask = client.completions.with_raw_response.create
+        raw = ask(model=model, prompt=QUESTION, max_tokens=TOKENS, temperature=0, extra_body={"return_token_ids": True})
+    completion = raw.parse()
+    (row,) = [row for row in endpoint.get("/v1/policies")["data"] if row["step"] == step]
+    assert completion.choices[0].token_ids == greedy_ids(endpoint.policies, step)  # type: ignore[attr-defined]
+    assert completion.model == f"policy@step-{step}"
+    assert completion.system_fingerprint == f"gmpo-step-{step}-{row['weights'][:12]}"  # type: ignore[attr-defined]
+    assert (raw.headers["x-gmpo-step"], raw.headers["x-gmpo-weights"]) == (str(step), row["weights"][:12])
+    assert raw.headers["x-gmpo-age-steps"] == str(10 - step)
+    assert 0 <= int(raw.headers["x-gmpo-age-seconds"]) < 3600
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_a_stream_carries_the_version_and_adds_up_to_the_plain_answer(served: Served, chat: bool) -> None:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
-        pieces: list[str] = []
+def test_a_stream_carries_the_version_and_adds_up_to_the_plain_answer(endpoint: Running, chat: bool) -> None:
+    settings: Any = {"model": "policy", "max_tokens": TOKENS, "temperature": 0, "stream": True}
+    with endpoint.client() as client:
         if chat:
             messages: Any = [{"role": "user", "content": QUESTION}]
-            raw = client.chat.completions.with_raw_response.create(
-                model="policy", messages=messages, max_tokens=12, temperature=0, stream=True
-            )
-            pieces += [chunk.choices[0].delta.content or "" for chunk in raw.parse()]
+            raw: Any = client.chat.completions.with_raw_response.create(messages=messages, **settings)
+            chunks = list(raw.parse())
+            pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
         else:
-            raw_text = client.completions.with_raw_response.create(
-                model="policy", prompt=QUESTION, max_tokens=12, temperature=0, stream=True
-            )
-            pieces += [chunk.choices[0].text for chunk in raw_text.parse()]
-            raw = raw_text  # type: ignore[assignment]
-    assert raw.headers["x-gmpo-step"] == "3"
-    assert int(raw.headers["x-gmpo-age-seconds"]) < 600
+            raw = client.completions.with_raw_response.create(prompt=QUESTION, **settings)
+            chunks = list(raw.parse())
+            pieces = [chunk.choices[0].text for chunk in chunks]
+    assert raw.headers["x-gmpo-step"] == "10"
     assert len([piece for piece in pieces if piece]) > 3
-    assert "".join(pieces) == greedy(served, 12)
+    assert "".join(pieces) == greedy(endpoint.policies, 10)
+    assert {chunk.model for chunk in chunks} == {"policy@step-10"}
+    assert chunks[-1].system_fingerprint.startswith("gmpo-step-10-")
+
+
+def test_the_command_line_asks_with_a_key_and_is_told_without_one(endpoint: Running) -> None:
+    answer = query(endpoint.url, QUESTION, key=endpoint.query_key, max_tokens=TOKENS)
+    assert (answer.text, answer.model, answer.step) == (greedy(endpoint.policies, 10), "policy@step-10", 10)
+    with pytest.raises(Exception, match="an API key is needed"):
+        query(endpoint.url, QUESTION)
+
+
+def test_the_models_are_the_names_that_answer(endpoint: Running) -> None:
+    with endpoint.client() as client:
+        names = {model.id for model in client.models.list()}
+        assert names >= {"policy", "policy@best", *(f"policy@step-{step}" for step in STEPS)}
+        for unknown in ("policy@step-7", "policy@step-010", "gpt-4o", "policy@"):
+            with pytest.raises(openai.NotFoundError, match="does not exist"):
+                client.completions.create(model=unknown, prompt=QUESTION, max_tokens=1)
+
+
+def test_orders_change_what_policy_means_without_a_restart(following: Running) -> None:
+    def means() -> int:
+        return query(following.url, QUESTION, key=following.query_key, max_tokens=1).step
+
+    assert following.order("promote", step=5).json()["policy"] == 5
+    assert means() == 5
+    rolled = following.order("rollback").json()
+    assert (rolled["policy"], rolled["following"], means()) == (0, False, 0)
+    refused = following.order("rollback")
+    assert refused.status_code == 404 and "no good version is older" in refused.json()["error"]["message"]
+    pinned = following.order("pin", step=5).json()
+    assert [row["step"] for row in pinned["data"] if row["pinned"]] == [5]
+    assert following.order("pin", step=7).status_code == 404
+    assert following.order("follow").json()["policy"] == 10
+    assert means() == 10
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("completions", {"n": 10**6}, 400, "n: 1000000 answers"),
+        ("completions", {"max_tokens": -1}, 400, "max_tokens"),
+        ("completions", {"max_tokens": 5000}, 400, "max_tokens: 5000 is more than 4096"),
+        ("completions", {"prompt": "1" * 5000, "max_tokens": 1}, 400, "context length"),
+        ("completions", {"prompt": [300] * 4, "max_tokens": 1}, 400, "vocab"),
+        ("completions", {"logprobs": 20}, 400, "logprobs"),
+        ("completions", {"stop": ["a"] * 9}, 400, "stop"),
+        ("completions", {"temperature": -1}, 400, "temperature"),
+        ("completions", {"prompt_embeds": "AAAA"}, 400, "prompt_embeds"),
+        ("chat/completions", {"chat_template": "{% for i in range(10**9) %}{% endfor %}"}, 400, "chat_template"),
+        ("chat/completions", {"messages": [{"role": "user", "content": IMAGE}]}, 400, "only text"),
+        ("completions", {"prompt": "x" * (1 << 20)}, 413, "at most 1048576 bytes"),
+    ],
+)  # fmt: skip
+def test_what_a_client_may_not_ask_for_is_refused_in_openais_words(
+    endpoint: Running, path: str, body: dict[str, Any], status: int, said: str
+) -> None:
+    asked: dict[str, Any] = {"model": "policy"} | (
+        {"prompt": QUESTION} if path == "completions" else {"messages": [{"role": "user", "content": "1="}]}
+    )
+    response = httpx.post(f"{endpoint.url}/v1/{path}", json=asked | body, headers=bearer(endpoint.query_key), timeout=60)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, status)
+    assert said in error["message"] and {"message", "type", "param", "code"} == error.keys()
+
+
+def test_broken_json_and_wrong_methods_are_told_as_such(endpoint: Running) -> None:
+    headers = bearer(endpoint.query_key) | {"content-type": "application/json"}
+    assert httpx.post(f"{endpoint.url}/v1/completions", content=b"{", headers=headers).status_code == 400
+    assert httpx.get(f"{endpoint.url}/v1/completions", headers=headers).status_code == 405
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/tokenize"),
-        ("POST", "/invocations"),
-        ("POST", "/inference/v1/generate"),
-        ("POST", "/scale_elastic_ep"),
-        ("GET", "/metrics"),
+        *(("POST", path) for path in ("/tokenize", "/invocations", "/inference/v1/generate", "/scale_elastic_ep", "/v1/responses")),
+        *(("POST", path) for path in ("/pause", "/update_weights", "/collective_rpc", "/v1/load_lora_adapter", "/v1/embeddings")),
         ("GET", "/docs"),
-        ("GET", "/openapi.json"),
-        ("POST", "/v1/responses"),
+        ("GET", "/server_info"),
     ],
 )
-def test_vllms_other_routes_do_not_exist(served: Served, method: str, path: str) -> None:
-    response = httpx.request(method, served.url + path, json={} if method == "POST" else None)
+def test_vllms_other_routes_do_not_exist(endpoint: Running, method: str, path: str) -> None:
+    response = httpx.request(method, endpoint.url + path, json={} if method == "POST" else None, headers=bearer(endpoint.admin_key))
     assert response.status_code == 404
     assert response.json()["error"]["type"] == "NotFoundError"
 
 
-def test_bad_requests_get_openais_error_and_the_endpoint_lives_on(served: Served) -> None:
-    body = {"model": "policy", "prompt": QUESTION, "max_tokens": -1}
-    response = httpx.post(f"{served.url}/v1/completions", json=body)
-    assert response.status_code == 400
-    assert "max_tokens" in json.dumps(response.json()["error"])
-    assert httpx.post(f"{served.url}/v1/completions", content=b"{", headers={"content-type": "application/json"}).status_code == 400
-    assert query(served.url, QUESTION, max_tokens=1).step == 3
-
-
-def test_a_client_that_leaves_ends_its_generation(served: Served) -> None:
+def test_a_client_that_leaves_ends_its_generation(endpoint: Running) -> None:
     body = {"model": "policy", "prompt": QUESTION, "max_tokens": 4000, "ignore_eos": True, "stream": True}
-    with httpx.stream("POST", f"{served.url}/v1/completions", json=body) as response:
+    with httpx.stream("POST", f"{endpoint.url}/v1/completions", json=body, headers=bearer(endpoint.query_key)) as response:
         lines = response.iter_lines()  # dropping the iterator would close the stream
         next(lines)
-        assert health(served)["running"] == 1
+        assert figure(endpoint, "gmpo_serve_running_requests") == 1
     deadline = time.monotonic() + 2  # the whole answer takes several times as long
-    while health(served)["running"] and time.monotonic() < deadline:
+    while figure(endpoint, "gmpo_serve_running_requests") and time.monotonic() < deadline:
         pass
-    assert health(served)["running"] == 0
+    assert figure(endpoint, "gmpo_serve_running_requests") == 0
 
 
-def test_one_ctrl_c_ends_it_and_leaves_no_process(served: Served) -> None:
-    engine = health(served)["pids"]
-    tree = psutil.Process(served.process.pid).children(recursive=True)
-    assert engine and set(engine) <= {process.pid for process in tree}
-    served.process.send_signal(signal.SIGINT)
-    assert served.process.wait(timeout=60) == 0
-    _, alive = psutil.wait_procs(tree, timeout=5)
-    assert alive == []
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{served.url}/health")
+def test_the_figures_are_there_from_the_start_and_say_what_policy_is(endpoint: Running) -> None:
+    assert figure(endpoint, 'gmpo_serve_requests_total{status="503"}') >= 0
+    assert figure(endpoint, "gmpo_serve_step") == 10
+    assert figure(endpoint, 'gmpo_serve_evaluation{metric="eval/greedy"}') == 0.8
+    assert httpx.get(f"{endpoint.url}/health").json()["status"] == "ok"
+
+
+def figure(endpoint: Running, name: str) -> float:
+    """One sample of the /metrics page."""
+    page = httpx.get(f"{endpoint.url}/metrics", headers=bearer(endpoint.query_key)).text
+    found = re.search(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
+    assert found, json.dumps(page)
+    return float(found[1])

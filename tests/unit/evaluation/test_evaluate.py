@@ -18,7 +18,7 @@ from actors.types import GroupMeta, Outcome, Prompt, Rollout, RolloutGroup, Span
 from services.evaluation.answers import AnswerLog, Header
 from services.evaluation.ask import Pinned
 from services.evaluation.config import SuiteConfig
-from services.evaluation.evaluate import answer, missing, summed_up
+from services.evaluation.evaluate import Notify, answer, missing, summed_up
 from services.evaluation.exam import Exam, ProblemSet
 
 PINNED = Pinned(12, "w" * 12)
@@ -50,7 +50,9 @@ class Policy:
     """Answers each row by its text; one that has none raises. Counts how many it is asked at once."""
 
     def __init__(self, **answers: Sequence[str]) -> None:
-        self.answers, self.asked, self.at_once, self.most = answers, [], 0, 0  # type: tuple[dict[str, Sequence[str]], list[str], int, int]
+        self.answers = answers
+        self.asked: list[str] = []
+        self.at_once = self.most = 0
         self.lengths: list[int] = []
 
     async def ask(self, version: Pinned, prompt: Sequence[int], sampling: Sampling, seed: str) -> tuple[Rollout, ...]:
@@ -81,9 +83,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "step-12.jsonl"
 
 
-async def run(asked: Exam, policy: Policy, path: Path, *, concurrency: int = 2, told: list[str] | None = None) -> AnswerLog:
+async def run(asked: Exam, policy: Policy, path: Path, *, concurrency: int = 2, notify: Notify = lambda text: None) -> AnswerLog:
     with AnswerLog(path, HEADER) as log:
-        notify = [].append if told is None else told.append
         await answer(asked, PINNED, policy, Grader(), log, concurrency=concurrency, notify=notify)
     return log
 
@@ -148,5 +149,5 @@ async def test_an_answer_gets_the_room_that_the_question_leaves(path: Path) -> N
 async def test_progress_is_told_about_ten_times(path: Path) -> None:
     told: list[str] = []
     policy = Policy(**{f"a_{number}": ["right"] for number in range(40)})
-    await run(exam(a=40), policy, path, told=told)
+    await run(exam(a=40), policy, path, notify=told.append)
     assert told == [f"{count} of 40 problems" for count in range(4, 41, 4)]

@@ -83,7 +83,7 @@ def test_the_digest_changes_with_all_that_answers_depend_on_and_nothing_else(rec
 
 def test_problems_that_cannot_be_had_or_graded_are_refused(recipe: Recipe, version: Path, tmp_path: Path) -> None:
     rows(tmp_path / "empty.jsonl", {"problem": "1+1=", "answer": ""})
-    with pytest.raises(DataError, match="no usable problem in .*: 1 row left out; no answer"):
+    with pytest.raises(DataError, match=r"no usable problem in .*: 1 row left out; no answer"):
         opened(str(tmp_path / "empty.jsonl"), recipe, version, tmp_path)
     suite = tmp_path / "odd.yaml"
     suite.write_text("sets: {a: {task: maths, source: {type: file, path: one.jsonl}}}\n")

@@ -46,7 +46,7 @@ def test_a_yaml_file_is_a_suite_named_after_itself(tmp_path: Path) -> None:
 
 
 def test_an_overridden_suite_needs_a_name_of_its_own() -> None:
-    with pytest.raises(ConfigError, match="name=..."):
+    with pytest.raises(ConfigError, match=r"name=\.\.\."):
         load_suite("paper", ["limit=5"])
     assert load_suite("paper", ["limit=5", "name=paper-5"]).limit == 5
 

@@ -9,6 +9,7 @@ import torch
 
 from actors.errors import PolicyVersionError
 from actors.learner.exports import Exporter
+from actors.storage import open_root
 from actors.weights import shelf as module
 from actors.weights.manifest import MANIFEST, verify_version
 from actors.weights.shelf import Shelf
@@ -82,10 +83,13 @@ def test_versions_are_found_whole_on_an_object_store_and_deleted_there_alike(
 ) -> None:
     with object_store() as url:
         mirror = url.format("run/policies")
-        running = exporter(mirror, lambda: {2})
-        write(running, 0, 2, 4, 6, 8)
-        running.finish()
-        shelf = Shelf(mirror)
+        shelf, running = Shelf(mirror), exporter(mirror, lambda: {2})
+        filesystem, _ = open_root(mirror)
+        filesystem.create_dir(shelf.place(1))  # of an upload that was cut off, of a version that is not kept any more
+        for step in (0, 2, 4, 6, 8):
+            write(running, step)
+            running.finish()
+            assert step in shelf.steps()
         assert shelf.steps() == committed_steps(tmp_path / "policies") == [0, 2, 6, 8]
         assert not shelf.unfinished() and not told
         (tmp_path / "copy").mkdir()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.weights.version import Manifest, version_path, write_version
+from actors.weights.manifest import Manifest
+from actors.weights.version import version_path, write_version
 from tests.tiny_model import build_model, save_tokenizer
 
 Write = Callable[..., Manifest]

@@ -22,12 +22,12 @@ def test_a_run_without_versions_is_refused_before_anything_starts(tmp_path: Path
 def test_weights_are_served_in_the_type_they_are_stored_in(write: Write, policies: Path) -> None:
     write(0)
     model = version_path(policies, 0)
-    assert engine_options(ServeConfig(), model, ["policy"])["dtype"] == "float32"
-    assert engine_options(ServeConfig(dtype="bfloat16"), model, ["policy"])["dtype"] == "bfloat16"
+    assert engine_options(ServeConfig(), model)["dtype"] == "float32"
+    assert engine_options(ServeConfig(dtype="bfloat16"), model)["dtype"] == "bfloat16"
 
 
 def test_prompts_are_never_split_on_a_cpu(write: Write, policies: Path) -> None:
     write(0)
-    options = engine_options(ServeConfig(kv_cache_mib=8), version_path(policies, 0), ["policy"])
+    options = engine_options(ServeConfig(kv_cache_mib=8), version_path(policies, 0))
     assert options["enable_chunked_prefill"] is False
     assert options["kv_cache_memory_bytes"] == 8 * 2**20

@@ -81,7 +81,7 @@ async def test_an_open_endpoint_asks_for_no_key() -> None:
 def test_only_loopback_may_be_open_and_others_need_a_file_of_keys() -> None:
     with pytest.raises(ValueError, match="open: only on loopback"):
         ServeConfig(host="0.0.0.0", open=True)
-    with pytest.raises(ValueError, match="keys_file: needed to listen on 0.0.0.0"):
+    with pytest.raises(ValueError, match="keys_file: needed to listen on"):
         ServeConfig(host="0.0.0.0")
 
 
