@@ -25,6 +25,7 @@ from actors.reward.config import RewardConfig
 from actors.section import Section
 from actors.weights.config import WeightsConfig
 from services.complaints import complaints
+from services.evaluation.config import LiveEvaluationConfig
 from services.policy.config import ServeConfig
 from services.telemetry.config import TelemetryConfig
 
@@ -74,6 +75,8 @@ class EvaluationConfig(Section):
     """Steps between two evaluations; before the first and after the last step there always is one. 0: only those two."""
     samples: int = Field(4, gt=0)
     """Sampled responses per held-out problem, beside the greedy one."""
+    live: LiveEvaluationConfig = LiveEvaluationConfig()
+    """A suite put to every n-th version through the endpoint, while the run trains (serve.during_training)."""
 
 
 class ClusterConfig(Section):
@@ -153,6 +156,8 @@ def _in_sizes(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "replay.capacity", f"{recipe.replay.capacity} is less than {admitted}: the run would stand still"
     if recipe.prompts.max_tokens + generation.max_tokens > recipe.max_model_len:
         yield "generation.max_model_len", "prompts.max_tokens + generation.max_tokens do not fit"
+    if recipe.evaluation.live.every and not recipe.serve.during_training:
+        yield "evaluation.live.every", "versions are evaluated through the endpoint: set serve.during_training, or use gmpo evaluate"
     if isinstance(recipe.policy, TinyPolicy) and recipe.max_model_len > recipe.policy.max_positions:
         yield "policy.max_positions", f"{recipe.policy.max_positions} is less than the {recipe.max_model_len} tokens of a sequence"
     if recipe.reward.overlong is not None and recipe.reward.overlong.limit > generation.max_tokens:

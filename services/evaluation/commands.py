@@ -15,7 +15,6 @@ from services.telemetry.console import screen
 
 if TYPE_CHECKING:
     from services.config import Recipe
-    from services.evaluation.estimate import Estimate
     from services.evaluation.results import Result, Summary
 
 KEY_VARIABLE = "GMPO_API_KEY"
@@ -55,28 +54,25 @@ def evaluate(
 
 
 def table(result: Result) -> Table:
-    """The sets of a result, and their mean where there are several."""
-    estimates = [head for k in result.overall.pass_at for head in (f"pass@{k}", "95 %")]
-    found = Table(
-        title=f"{result.suite}, policy@step-{result.step} ({result.weights[:12]})", title_justify="left", box=None, pad_edge=False
-    )
+    """The sets of a result, and their mean where there are several: a line for each k, in percent. Fits 80 columns."""
+    title = f"{result.suite}, policy@step-{result.step} ({result.weights[:12]})"
+    found = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     found.add_column("set", no_wrap=True)
-    for head in ("problems", *estimates, "cut off", "ungraded", "tokens"):
+    for head in ("problems", "pass@k", "share", "95 %", "cut off", "ungraded", "tokens"):
         found.add_column(head, justify="right", no_wrap=True)
     for name, summary in result.sets.items():
-        found.add_row(name, *_cells(summary))
+        _add(found, name, summary)
     if len(result.sets) > 1:
-        found.add_row("mean of the sets", *_cells(result.overall), style="bold")
+        _add(found, "mean of sets", result.overall, style="bold")
     return found
 
 
-def _cells(summary: Summary) -> list[str]:
-    shares = [cell for estimate in summary.pass_at.values() for cell in _shares(estimate)]
-    return [f"{summary.problems:,}", *shares, f"{100 * summary.truncated:.1f} %", f"{summary.ungraded:,}", f"{summary.length:,.0f}"]
-
-
-def _shares(estimate: Estimate) -> tuple[str, str]:
-    return f"{100 * estimate.value:.1f}", f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
+def _add(found: Table, name: str, summary: Summary, style: str | None = None) -> None:
+    rest = f"{100 * summary.truncated:.1f} %", f"{summary.ungraded:,}", f"{summary.length:,.0f}"
+    for number, (k, one) in enumerate(summary.pass_at.items()):
+        about, after = ((name, f"{summary.problems:,}"), rest) if number == 0 else (("", ""), ())
+        interval = f"{100 * one.low:.1f} to {100 * one.high:.1f}"
+        found.add_row(*about, f"pass@{k}", f"{100 * one.value:.1f}", interval, *after, style=style)
 
 
 def _started(run: Path, recipe: Recipe, undo: ExitStack) -> tuple[str, str | None]:

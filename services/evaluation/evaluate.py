@@ -67,7 +67,7 @@ async def evaluate(place: Place, suite: SuiteConfig, policy: str, asker: Asker, 
     UsageError and its kind for what the person can mend; see Asker for an endpoint that is away.
     """
     recipe = load_recipe(recipe_of(place.run_dir))
-    check(suite, recipe, place.data)
+    await asyncio.to_thread(check, suite, recipe, place.data)
     version = await asker.pin(policy)
     directory = version_path(place.run_dir / "policies", version.step)
     weights = _weights(directory, version)
@@ -91,7 +91,7 @@ async def answer(exam: Exam, version: Pinned, policy: Policy, grader: Grader, lo
     """Ask and grade what the log lacks, some problems at once; the first error ends all of it, and what came before stays recorded."""
     waiting = missing(exam, log)
     left = iter(waiting)
-    every = max(1, len(waiting) // TELLS)
+    every = max(1, -(-len(waiting) // TELLS))
 
     async def work() -> None:
         for name, prompt in left:

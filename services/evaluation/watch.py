@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from actors.errors import EngineError, PolicyVersionError
+from actors.errors import EngineError, PolicyVersionError, UsageError
 from actors.weights.manifest import read_manifest
 from actors.weights.version import version_path
 from services.config import load_recipe
@@ -36,14 +36,15 @@ class Examiner(Protocol):
         """Whether this version has a result."""
 
     async def evaluate(self, step: int) -> Result:
-        """Evaluate a version. EngineError if the endpoint is away, PolicyVersionError if the version cannot be had."""
+        """Evaluate a version. EngineError if the endpoint is away, PolicyVersionError or UsageError if this version cannot be evaluated."""
 
 
 class Watcher:
     """Evaluates every n-th version, and the run's last one, each once.
 
     A version that came while another was evaluated waits; of several the newest is next, since it says most about the run. One that
-    cannot be had (deleted meanwhile, or refused) is passed over. Cancelling `run` loses nothing: an evaluation goes on where it was.
+    cannot be had (deleted meanwhile, or refused), or that another process evaluates, is passed over. Cancelling `run` loses nothing: an
+    evaluation goes on where it was.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Watcher:
     async def _evaluate(self, step: int) -> None:
         try:
             await self._examiner.evaluate(step)
-        except PolicyVersionError as error:
+        except (PolicyVersionError, UsageError) as error:
             log.warning("step %d is not evaluated: %s", step, error)
             self._passed_over.add(step)
 
@@ -107,7 +108,7 @@ async def watch(run_dir: Path, config: LiveEvaluationConfig, *, url: str, key: s
     """
     recipe = load_recipe(recipe_of(run_dir))
     place, suite = Place(run_dir, Path(config.data), config.concurrency), load_suite(config.suite)
-    check(suite, recipe, place.data)
+    await asyncio.to_thread(check, suite, recipe, place.data)
     async with Asker(url, key, patience_s=PATIENCE_S) as asker:
         live = Live(place, suite, asker, notify)
         await Watcher(live, every=config.every, last=recipe.run.steps, poll_s=config.poll_s).run()

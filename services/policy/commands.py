@@ -33,7 +33,7 @@ def serve(
 
     def tell(endpoint: Endpoint) -> None:
         lines = [f"answering at {endpoint.url}/v1"]
-        if endpoint.key is not None:
+        if endpoint.key is not None and recipe.serve.keys_file is None:
             lines += [f"page:  {endpoint.url}/#key={endpoint.key}", f"key:   export GMPO_API_KEY={endpoint.key}"]
         for line in lines:
             out.print(line, markup=False, highlight=False, soft_wrap=True)

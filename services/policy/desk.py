@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from services.policy.orders import Orders, write
 from services.policy.residents import Residents, Slot, Version
 
 log = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 0.2
+"""Age of the last look from which on an unknown name is worth another one."""
 
 Change = Callable[[Orders], Orders]
 
@@ -74,6 +78,8 @@ class Desk:
         try:
             return self.lookout.step(name, self.residents.policy_step)
         except UnknownVersion:
+            if time.monotonic() - self.lookout.looked < LOOK_AGAIN_S:
+                raise
             await self._look()
             return self.lookout.step(name, self.residents.policy_step)
 

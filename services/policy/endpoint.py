@@ -38,7 +38,7 @@ class Endpoint:
     """A running endpoint. Closing it takes down what starting it brought up: the application, Serve, Ray."""
 
     url: str
-    key: str | None  # an admin key of this endpoint alone, where the recipe names no file of keys
+    key: str | None  # an admin key for its lifetime, beside those of serve.keys_file; None where it is open
     undo: ExitStack
 
     def close(self) -> None:
@@ -62,7 +62,6 @@ def serve_run(run_dir: Path, config: ServeConfig, *, policies: str | None = None
     if not Catalogue(policies or run_dir / "policies").steps():
         raise ModelError(f"{run_dir}: no policy version to serve yet")
     secret, key = make("operator", Scope.ADMIN)
-    own_key = not config.open and config.keys_file is None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its progress would stand among the caller's lines
     fresh = not ray.is_initialized() and is_own_cluster(ClusterConfig())
     with ExitStack() as undo:
@@ -72,13 +71,13 @@ def serve_run(run_dir: Path, config: ServeConfig, *, policies: str | None = None
             connect(ClusterConfig())
             undo.callback(ray.shutdown)
         url = _listen(config, fresh, undo)
-        application = build(ServeArgs(run_dir=run_dir, policies=policies, serve=config, keys=(key,) if own_key else ()))
+        application = build(ServeArgs(run_dir=run_dir, policies=policies, serve=config, keys=() if config.open else (key,)))
         serve.run_many([serve.RunTarget(application, name=APP_NAME)], wait_for_applications_running=False)
         _await_ready(config.start_timeout_s)
         if fresh:
             # Waits until the replica has stopped its engine. One that never got ready dies with its cluster, which is quicker.
             undo.callback(serve.delete, APP_NAME)
-        return Endpoint(url, secret if own_key else None, undo.pop_all())
+        return Endpoint(url, None if config.open else secret, undo.pop_all())
 
 
 def _listen(config: ServeConfig, fresh: bool, undo: ExitStack) -> str:

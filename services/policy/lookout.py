@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from actors.errors import NotResident, PolicyVersionError, UnknownVersion
@@ -54,6 +55,8 @@ class Lookout:
     metrics: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     trained: int = 0  # newest step that the run has trained
     trouble: str | None = None  # why the last look failed; what was known before stands
+    looked: float = 0.0  # monotonic seconds of the last look that succeeded
+    _refusing: Lock = field(default_factory=Lock)
 
     def look(self) -> None:
         """Look again; called in a thread."""
@@ -66,18 +69,20 @@ class Lookout:
             self.trouble = str(error)
 
     def _look(self) -> None:
-        now = time.monotonic()
-        refusals = {step: refusal for step, refusal in self.refusals.items() if refusal.until > now}
-        manifests = {}
-        for step in self.catalogue.steps():
+        now, steps = time.monotonic(), self.catalogue.steps()
+        manifests, unreadable = {}, {}
+        for step in steps:
             try:
                 manifests[step] = self.catalogue.manifest(step)
             except PolicyVersionError as error:
-                refusals.setdefault(step, Refusal(str(error), now + REFUSED_S))
+                unreadable[step] = Refusal(str(error), now + REFUSED_S)
         self.orders = read(self.policies)
         self.metrics = ranking.metrics_by_step(self.run_dir)
         self.trained = max((*self.metrics, *manifests), default=0)
-        self.manifests, self.refusals = manifests, refusals
+        with self._refusing:
+            standing = {step: refusal for step, refusal in self.refusals.items() if refusal.until > now and step in steps}
+            self.manifests, self.refusals = manifests, standing | unreadable
+        self.looked = now
 
     def fetch(self, step: int, like: Path | None) -> Version:
         """A version ready to be loaded, and fit for an engine that holds `like`.
@@ -95,9 +100,10 @@ class Lookout:
 
     def refuse(self, step: int, reason: str) -> None:
         """Remember that a version must not be loaded."""
-        if step not in self.refusals:
-            log.error("policy version refused: %s", reason)
-        self.refusals[step] = Refusal(reason, time.monotonic() + REFUSED_S)
+        with self._refusing:
+            if step not in self.refusals:
+                log.error("policy version refused: %s", reason)
+            self.refusals[step] = Refusal(reason, time.monotonic() + REFUSED_S)
 
     @property
     def good(self) -> list[int]:

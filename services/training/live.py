@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from actors.errors import GmpoError
 from services.config import Recipe
+from services.evaluation.watch import watch
 from services.policy.catalogue import Catalogue
-from services.policy.endpoint import serve_run
+from services.policy.endpoint import Endpoint, serve_run
 from services.training.rundir import RunDirectory
 
 POLL_S = 1.0
@@ -27,6 +28,16 @@ async def answer_while_training(recipe: Recipe, run: RunDirectory, tell: Callabl
         return
     try:
         tell(f"answering at {endpoint.url}/v1" + (f", page {endpoint.url}/#key={endpoint.key}" if endpoint.key else ""))
+        if recipe.evaluation.live.every:
+            await _evaluate(recipe, run, endpoint, tell)
         await asyncio.Event().wait()
     finally:
         await asyncio.to_thread(endpoint.close)
+
+
+async def _evaluate(recipe: Recipe, run: RunDirectory, endpoint: Endpoint, tell: Callable[[str], None]) -> None:
+    """Put every n-th version to the suite; a suite that cannot be asked is told, and the run goes on without."""
+    try:
+        await watch(run.path, recipe.evaluation.live, url=endpoint.url, key=endpoint.key, notify=tell)
+    except GmpoError as error:
+        tell(f"the run goes on without live evaluation: {error}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from actors.errors import EngineError, UnknownVersion, UsageError
+from actors.errors import EngineError, GmpoError, UnknownVersion, UsageError
 from services.evaluation.results import Result
 from services.evaluation.watch import Watcher
 from tests.unit.evaluation.test_results import result
@@ -79,14 +79,15 @@ async def test_an_evaluation_that_was_cut_off_is_taken_up_again() -> None:
     assert await script.play() == [10]
 
 
-async def test_a_version_that_cannot_be_had_is_passed_over_once_and_for_all() -> None:
+@pytest.mark.parametrize("error", [UnknownVersion("gone"), UsageError("another process is at it")])
+async def test_a_version_that_cannot_be_had_is_passed_over_once_and_for_all(error: GmpoError) -> None:
     tried: list[int] = []
     script = Script([10, 20], [10, 20])
 
     def during(step: int) -> None:
         tried.append(step)
         if step == 20:
-            raise UnknownVersion("gone")
+            raise error
 
     script.during = during
     assert await script.play() == [10]
