@@ -141,7 +141,7 @@ class UnknownVersion(PolicyVersionError):
 class NotResident(GmpoError):
     """A policy version that cannot be loaded just now; it may be worth asking again after so many seconds."""
 
-    def __init__(self, detail: str, *, retry_after_s: float) -> None:
+    def __init__(self, detail: str, *, retry_after_s: float = 5.0) -> None:
         super().__init__(detail)
         self.detail, self.retry_after_s = detail, retry_after_s
 

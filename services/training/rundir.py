@@ -8,6 +8,7 @@
     rollouts/          one Parquet file a step
     checkpoints/       learner state
     policies/step-N/   servable versions
+    evaluations/       what suites found of each version
     report.html
 """
 
@@ -36,7 +37,7 @@ MAY_DIFFER = ("run.root", "learner.ranks", "serve.")
 """Settings with which a run may go on though they have changed: where it lies, how many ranks share the work, how it is served."""
 
 CHECKPOINTS, CONFIG, EVALUATIONS, LEDGER, METRICS = "checkpoints", "config.yaml", "evaluation.jsonl", "ledger.jsonl", "metrics.jsonl"
-LOCK, POLICIES, STOP = "driver.lock", "policies", "stop"
+EVALUATED, LOCK, POLICIES, STOP = "evaluations", "driver.lock", "policies", "stop"
 
 
 class RunDirectory:
@@ -64,7 +65,7 @@ class RunDirectory:
         self._acquire()
         resuming = self.begun
         if not resuming:
-            for place in (self.rollouts, self.policies):
+            for place in (self.rollouts, self.policies, self.path / EVALUATED):
                 shutil.rmtree(place, ignore_errors=True)
             if self.mirror is not None:
                 _clear(self.mirror)

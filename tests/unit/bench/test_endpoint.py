@@ -18,7 +18,7 @@ from services.cli import app
 
 
 def answer(began: float, ended: float, *, first: float | None = None, tokens: int = 2, text: str = "x", error: str | None = None) -> Answer:
-    return Answer(200, {}, "policy", None, text, tokens, began, first or ended, ended, error)
+    return Answer(200, {}, "policy", None, text, (), tokens, began, first or ended, ended, error)
 
 
 def taking(seconds: float, count: int = 4) -> Level:
