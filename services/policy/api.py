@@ -24,11 +24,12 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from actors.errors import NotResident, PolicyVersionError
 from actors.section import Section
+from services.policy.config import LimitsConfig
 from services.policy.desk import Desk
 from services.policy.engine import ServingEngine
 from services.policy.gate import ENDING, error_response
 from services.policy.headers import version_headers
-from services.policy.limits import Refused, check_chat, check_completion
+from services.policy.limits import CHAT, COMPLETION, Refused, check_chat, check_completion
 from services.policy.lookout import BEST, POLICY
 from services.policy.meter import Meter
 from services.policy.residents import Slot
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 NOT_FOUND = "NotFoundError"
 DEAD_RETRY_S = 10.0
+MODEL_NAME = r"^policy(@best|@step-(0|[1-9][0-9]{0,11}))?$"
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in (400, 401, 404, 413, 429, 503)}
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
@@ -83,7 +85,33 @@ def build_api(desk: Desk, meter: Meter, pages: list[APIRouter]) -> FastAPI:
     for page in pages:
         app.include_router(page)
     _handle_errors(app)
+    _describe_honestly(app, desk.config.limits)
     return app
+
+
+def _describe_honestly(app: FastAPI, limits: LimitsConfig) -> None:
+    """Leave out of the OpenAPI description what vLLM's models know and this endpoint does not take, and tell the bounds."""
+    bounds: dict[str, dict[str, Any]] = {
+        "model": {"type": "string", "pattern": MODEL_NAME, "default": POLICY},
+        "n": {"type": "integer", "minimum": 1, "maximum": limits.samples, "default": 1},
+        "max_tokens": {"type": "integer", "minimum": 1, "maximum": limits.max_tokens},
+        "max_completion_tokens": {"type": "integer", "minimum": 1, "maximum": limits.max_tokens},
+        "min_tokens": {"type": "integer", "minimum": 0, "maximum": limits.max_tokens, "default": 0},
+        "top_logprobs": {"type": "integer", "minimum": 0, "maximum": limits.logprobs},
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        "min_p": {"type": "number", "minimum": 0, "maximum": 1},
+        "top_k": {"type": "integer", "minimum": 0},
+        "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2},
+        "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2},
+        "repetition_penalty": {"type": "number", "exclusiveMinimum": 0, "maximum": 2},
+    }
+    described = app.openapi()
+    for name, fields in (("CompletionRequest", COMPLETION), ("ChatCompletionRequest", CHAT)):
+        schema = described["components"]["schemas"][name]
+        schema["properties"] = {field: about for field, about in schema["properties"].items() if field in fields}
+        schema["additionalProperties"] = False
+        schema["properties"] |= {field: about for field, about in bounds.items() if field in fields}
 
 
 def _openai_routes(desk: Desk, meter: Meter) -> APIRouter:

@@ -127,7 +127,9 @@ async def test_a_bad_version_is_refused_by_name_and_the_old_one_answers_on(endpo
     before = endpoint.get("/v1/policies")["policy"]
     directory = bad_version(endpoint.run_dir, fault)
     try:
-        said = {"truncated": "100000 bytes", "nan": "not finite", "wrong shape": "model.norm.weight is", "wrong tokenizer": "tokenizer"}[fault]
+        said = {"truncated": "100000 bytes", "nan": "not finite", "wrong shape": "model.norm.weight is", "wrong tokenizer": "tokenizer"}[
+            fault
+        ]
         await until(lambda: said in (row(endpoint, 99).get("refused") or ""))
         answers = await closed_loop(endpoint.url, [greedy()] * 4, clients=2, key=endpoint.query_key)
         assert {answer.step for answer in answers} == {before}
