@@ -53,7 +53,7 @@ class Desk:
             self._start, self._fetch, limit=config.resident, stay_s=config.stay_s, wait_s=config.wait_s
         )
         self._like: Path | None = None  # a version as the engines hold it: others must have its shapes and its tokenizer
-        self._orders = asyncio.Lock()
+        self._orders, self._converging = asyncio.Lock(), asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -105,24 +105,38 @@ class Desk:
         await self.order(lambda orders: orders.rollback(current, self.lookout.good))
 
     async def _follow(self) -> None:
+        """Never waits for a promotion: that may wait for an engine which has to be replaced first."""
+        promotion: asyncio.Task[None] | None = None
         while True:
             await asyncio.sleep(self.config.poll_s)
-            with contextlib.suppress(ConfigError):  # a keys file that is being written; the keys stay as they are
-                await asyncio.to_thread(self._keys.refresh)
+            await asyncio.to_thread(self._refresh_keys)
             await self._look()
             self.residents.mend()
-            await self._converge()
+            if promotion is None or promotion.done():
+                promotion = asyncio.create_task(self._converge())
 
     async def _converge(self) -> None:
-        wanted, serving = self.lookout.wanted, self.residents.serving
-        if wanted is None or (serving is not None and serving.step == wanted):
-            return
+        """Promote until `policy` means what it should."""
+        async with self._converging:
+            while (wanted := self.lookout.wanted) is not None and not self._serves(wanted):
+                try:
+                    await self.residents.promote(wanted)
+                except PolicyVersionError as error:
+                    self.lookout.refuse(wanted, str(error))  # the old version answers on
+                except GmpoError as error:
+                    log.error("policy@step-%d could not be promoted: %s", wanted, error)
+                    return
+
+    def _serves(self, step: int) -> bool:
+        serving = self.residents.serving
+        return serving is not None and serving.step == step
+
+    def _refresh_keys(self) -> None:
+        """A file of keys that is being written, or cannot be read, takes nobody's key away."""
         try:
-            await self.residents.promote(wanted)
-        except PolicyVersionError as error:
-            self.lookout.refuse(wanted, str(error))  # the old version answers on
-        except GmpoError as error:
-            log.error("policy@step-%d could not be promoted: %s", wanted, error)
+            self._keys.refresh()
+        except (ConfigError, OSError) as error:
+            log.error("the keys stay as they were: %s", error)
 
     async def _look(self) -> None:
         await asyncio.to_thread(self.lookout.look)
