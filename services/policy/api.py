@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from datetime import datetime
-from http import HTTPStatus
 from typing import Any, Literal
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException as StarletteHTTPException
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList
-from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
-from vllm.exceptions import VLLMError
-from vllm.v1.engine.exceptions import EngineDeadError
 
-from actors.errors import NotResident, PolicyVersionError
 from actors.section import Section
 from services.policy.config import LimitsConfig
 from services.policy.desk import Desk
 from services.policy.engine import ServingEngine
-from services.policy.gate import ENDING, error_response
+from services.policy.error_handlers import handle_errors
+from services.policy.gate import ENDING
 from services.policy.headers import version_headers
-from services.policy.limits import CHAT, COMPLETION, Refused, check_chat, check_completion
+from services.policy.limits import CHAT, COMPLETION, check_chat, check_completion
 from services.policy.lookout import BEST, POLICY
 from services.policy.meter import Meter
-from services.policy.residents import Slot
+from services.policy.slots import Slot
 
-log = logging.getLogger(__name__)
-
-NOT_FOUND = "NotFoundError"
-DEAD_RETRY_S = 10.0
 MODEL_NAME = r"^policy(@best|@step-(0|[1-9][0-9]{0,11}))?$"
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in (400, 401, 404, 413, 429, 503)}
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
@@ -84,7 +73,7 @@ def build_api(desk: Desk, meter: Meter, pages: list[APIRouter]) -> FastAPI:
     app.include_router(_probe_routes(desk, meter))
     for page in pages:
         app.include_router(page)
-    _handle_errors(app)
+    handle_errors(app)
     _describe_honestly(app, desk.config.limits)
     return app
 
@@ -225,57 +214,3 @@ def _probe_routes(desk: Desk, meter: Meter) -> APIRouter:
         return Response(meter.page(desk), media_type=meter.content_type)
 
     return router
-
-
-def _handle_errors(app: FastAPI) -> None:
-    """Every error leaves in OpenAI's shape."""
-
-    async def unprocessable(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        return error_response(400, "BadRequestError", f"{where}: {first['msg']}" if where else first["msg"], param=where or None)
-
-    async def http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, StarletteHTTPException)
-        kind = NOT_FOUND if error.status_code == 404 else HTTPStatus(error.status_code).phrase.replace(" ", "") + "Error"
-        return error_response(error.status_code, kind, str(error.detail))
-
-    async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Refused)
-        return error_response(400, "BadRequestError", str(error), param=error.param)
-
-    async def no_version(_: Request, error: Exception) -> Response:
-        return error_response(404, NOT_FOUND, str(error), param="model")
-
-    async def not_resident(_: Request, error: Exception) -> Response:
-        assert isinstance(error, NotResident)
-        return error_response(503, "ServiceUnavailableError", str(error), retry_after_s=error.retry_after_s)
-
-    async def dead(_: Request, error: Exception) -> Response:
-        return error_response(503, "ServiceUnavailableError", "the engine has died; another one is on its way", retry_after_s=DEAD_RETRY_S)
-
-    async def by_vllm(_: Request, error: Exception) -> Response:
-        found = create_error_response(error)
-        if found.error.code >= 500:
-            log.error("a request failed", exc_info=error)
-        return JSONResponse(found.model_dump(), found.error.code)
-
-    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
-        RequestValidationError: unprocessable,
-        StarletteHTTPException: http,
-        HTTPException: http,
-        Refused: refused,
-        PolicyVersionError: no_version,
-        NotResident: not_resident,
-        EngineDeadError: dead,
-        # What vLLM raises on requests that it cannot follow; `by_vllm` knows which of them are the client's.
-        VLLMError: by_vllm,
-        ValueError: by_vllm,
-        TypeError: by_vllm,
-        OverflowError: by_vllm,
-        NotImplementedError: by_vllm,
-        Exception: by_vllm,
-    }
-    for kind, handler in handlers.items():
-        app.exception_handler(kind)(handler)

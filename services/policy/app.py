@@ -2,8 +2,8 @@
 
     HTTP ──► Gate (keys, limits) ──► routes ──► desk: which version, which engine ──► vLLM's OpenAI layer ──► engine process
 
-Built from Python by `serve.run(build(args))`, by `serve run services.policy.app:build run_dir=... serve.open=true`, and from a Serve
-config file by `import_path: services.policy.app:build`.
+Built from Python by `serve.run(build(args))`, and by `serve run`, `serve deploy` and a RayService from a Serve config file that names
+`import_path: services.policy.app:build` with `args` of the fields of `ServeArgs`.
 """
 
 from __future__ import annotations

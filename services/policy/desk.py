@@ -23,7 +23,8 @@ from services.policy.engine import ServingEngine
 from services.policy.keys import KeyRing
 from services.policy.lookout import POLICY, Lookout
 from services.policy.orders import Orders, write
-from services.policy.residents import Residents, Slot, Version
+from services.policy.residents import Residents
+from services.policy.slots import Slot, Version
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from actors.weights.manifest import Manifest
 from services.policy import ranking
 from services.policy.catalogue import Catalogue
 from services.policy.orders import Orders, read
-from services.policy.residents import Version
+from services.policy.slots import Version
 
 log = logging.getLogger(__name__)
 

@@ -18,72 +18,15 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
 from actors.errors import NotResident, PolicyVersionError
-from actors.weights.manifest import Manifest
+from services.policy.slots import E, Slot, Version
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
 """Seconds until an engine that could not be started is started again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A verified version on this machine's disk."""
-
-    manifest: Manifest
-    path: Path
-
-    @property
-    def step(self) -> int:
-        """Its step."""
-        return self.manifest.step
-
-    @property
-    def name(self) -> str:
-        """What a client calls it."""
-        return f"policy@step-{self.step}"
-
-    @property
-    def fingerprint(self) -> str:
-        """What answers carry as `system_fingerprint`."""
-        return f"gmpo-step-{self.step}-{self.manifest.weights_short}"
-
-
-class Engine(Protocol):
-    """What a slot needs of an engine."""
-
-    async def load(self, model: Path) -> None:
-        """Take other weights; a failure leaves it without any."""
-
-    def introduce(self, name: str, fingerprint: str) -> None:
-        """What its answers call themselves."""
-
-    @property
-    def dead(self) -> bool:
-        """Whether it has ended."""
-
-    def stop(self) -> None:
-        """End it; blocks."""
-
-
-E = TypeVar("E", bound=Engine)
-
-
-@dataclass(slots=True, eq=False)
-class Slot(Generic[E]):
-    """An engine and the version it holds."""
-
-    engine: E
-    version: Version
-    running: int = 0  # requests that have it
-    loaded: float = 0.0  # monotonic seconds
-    used: float = 0.0
-    leaving: bool = False  # admits nobody: the version is about to go
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True, eq=False)
@@ -128,7 +71,7 @@ class Residents(Generic[E]):
     @property
     def steps(self) -> set[int]:
         """Steps of the versions that answer at once."""
-        return {slot.version.step for slot in self.slots if _answers(slot)}
+        return {slot.version.step for slot in self.slots if slot.answers}
 
     @property
     def running(self) -> int:
@@ -143,7 +86,7 @@ class Residents(Generic[E]):
     @property
     def policy_step(self) -> int | None:
         """The step a request for `policy` is to get: what it means, or is about to mean where the old version is on its way out."""
-        if self._promoted is not None and (self.home is None or not _answers(self.home)):
+        if self._promoted is not None and (self.home is None or not self.home.answers):
             return self._promoted
         return self.serving.step if self.serving else None
 
@@ -164,7 +107,7 @@ class Residents(Generic[E]):
         Raises PolicyVersionError for a version that must not be loaded, NotResident where none came free in time.
         """
         if (slot := self._holder(step)) is not None:
-            return _taken(slot)
+            return slot.take()
         try:
             async with asyncio.timeout(self._wait_s):
                 return await self._wait_for(step)
@@ -173,10 +116,8 @@ class Residents(Generic[E]):
 
     def give_back(self, slot: Slot[E]) -> None:
         """A borrowed slot's request has ended."""
-        slot.running -= 1
-        slot.used = time.monotonic()
+        slot.give_back()
         if slot.running == 0:
-            slot.idle.set()
             self._turn()
 
     async def promote(self, step: int) -> None:
@@ -184,7 +125,7 @@ class Residents(Generic[E]):
         self._promoted = step
         try:
             holder = self._holder(step)
-            slot = _taken(holder) if holder else await self._wait_for(step, urgent=True)
+            slot = holder.take() if holder else await self._wait_for(step, urgent=True)
             self.home, self.serving = slot, slot.version
             self.give_back(slot)
         finally:
@@ -206,7 +147,7 @@ class Residents(Generic[E]):
 
     def _holder(self, step: int) -> Slot[E] | None:
         """A slot that answers with a version: of several the home slot, since one large batch is decoded faster than two small ones."""
-        holders = [slot for slot in self.slots if slot.version.step == step and _answers(slot)]
+        holders = [slot for slot in self.slots if slot.version.step == step and slot.answers]
         return self.home if self.home in holders else next(iter(holders), None)
 
     async def _wait_for(self, step: int, *, urgent: bool = False) -> Slot[E]:
@@ -241,7 +182,7 @@ class Residents(Generic[E]):
             if isinstance(outcome, Exception):
                 waiter.set_exception(outcome)
             else:
-                waiter.set_result(_taken(outcome))
+                waiter.set_result(outcome.take())
 
     def _turn(self) -> None:
         """Give slots to demands: what `policy` is to mean first, then in the order they came."""
@@ -326,15 +267,3 @@ class Residents(Generic[E]):
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _taken(slot: Slot[E]) -> Slot[E]:
-    """The slot, one more request on it."""
-    slot.running += 1
-    slot.used = time.monotonic()
-    slot.idle.clear()
-    return slot
-
-
-def _answers(slot: Slot[E]) -> bool:
-    return not slot.leaving and not slot.engine.dead

@@ -11,7 +11,8 @@ import pytest
 
 from actors.errors import NotResident, PolicyVersionError
 from actors.weights.manifest import Manifest
-from services.policy.residents import Residents, Slot, Version
+from services.policy.residents import Residents
+from services.policy.slots import Slot, Version
 
 
 def version(step: int) -> Version:
