@@ -95,7 +95,7 @@ def build(args: ServeArgs) -> serve.Application:
         # What does not come up at the first try will not at the second.
         max_constructor_retry_count=1,
         logging_config={"enable_access_log": False},
-        ray_actor_options={"num_cpus": config.cpus, "num_gpus": config.gpus * config.resident},
+        ray_actor_options={"num_cpus": config.cpus, "num_gpus": config.gpus},
     )
     application: serve.Application = deploy(serve.ingress()(PolicyServer)).bind(args)
     return application

@@ -67,7 +67,7 @@ class ServeConfig(Section):
     kv_cache_mib: int | None = Field(None, gt=0)
     """Memory of one engine for keys and values, in MiB; on a GPU the default is what gpu_memory_share leaves, on a CPU 256."""
     gpus: int = Field(0, ge=0)
-    """GPUs that share the weights of one engine; 0 serves on the CPU."""
+    """GPUs of a replica, over which each of its engines spreads its weights; 0 serves on the CPU."""
     gpu_memory_share: float = Field(0.85, gt=0, le=1)
     """Share of a GPU's memory that a replica's engines may take together."""
     eager: bool = True
