@@ -33,6 +33,7 @@ def main(*overrides: str) -> None:
         f"run directory: {run}",
         f"report:        {run / 'report.html'}",
         f"POST {endpoint.url}/v1/chat/completions {QUESTION!r} -> {answer.text!r} by {answer.model}, step {answer.step}",
+        f"to ask it yourself, here or in a browser:  .venv/bin/gmpo serve {run}",
     )
     for line in lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
