@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, ConfigDict, TypeAdapter, ValidationError
 
 from actors.errors import PolicyVersionError
 
@@ -34,7 +33,7 @@ class Manifest:
     format: Literal[1]
     step: int
     parent: int | None  # the step these weights were trained from
-    created: datetime  # UTC
+    created: AwareDatetime  # UTC
     run: str
     weights_sha256: str  # over the digests of the *.safetensors files, in the order of their names
     files: Mapping[str, FileEntry]

@@ -11,11 +11,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, ConfigDict, TypeAdapter, ValidationError
 
 from services.evaluation.estimate import Estimate
 from services.telemetry.atomic import write_atomically
@@ -51,7 +50,7 @@ class Result:
     digest: str  # of the suite: its settings, and every prompt and gold answer; results are compared only where it is the same
     step: int
     weights: str  # sha256 of the version's weights
-    created: datetime  # UTC
+    created: AwareDatetime  # UTC
     overall: Summary  # pass_at is the unweighted mean over the sets, all else is over all answers
     sets: Mapping[str, Summary]
 

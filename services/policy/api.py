@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,7 +15,6 @@ from pydantic import BaseModel, Field
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList
-from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from actors.section import Section
 from services.policy.config import LimitsConfig
@@ -27,6 +28,8 @@ from services.policy.lookout import BEST, POLICY
 from services.policy.meter import Meter
 from services.policy.slots import Slot
 
+CLIENT_LEFT = 499
+"""Status for the figures; nobody is there to read it."""
 MODEL_NAME = r"^policy(@best|@step-(0|[1-9][0-9]{0,11}))?$"
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in (400, 401, 404, 413, 429, 503)}
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
@@ -55,6 +58,7 @@ class PolicyList(BaseModel):
     best: int | None
     best_by: str
     following: bool
+    trouble: str | None
     data: list[PolicyRow]
 
 
@@ -108,20 +112,24 @@ def _openai_routes(desk: Desk, meter: Meter) -> APIRouter:
     limits = desk.config.limits
 
     @router.post("/v1/completions", responses=STREAMED)
-    @with_cancellation  # type: ignore[untyped-decorator]
     async def completions(request: CompletionRequest, raw_request: Request) -> Response:
-        check_completion(request, limits)
-        slot = await _borrow(desk, request, raw_request)
-        return await _answer(desk, meter, slot, slot.engine.completions.create_completion(request))
+        async def answer() -> Response:
+            check_completion(request, limits)
+            slot = await _borrow(desk, request, raw_request)
+            return await _answer(desk, meter, slot, raw_request, slot.engine.completions.create_completion(request))
+
+        return await _while_connected(raw_request, answer())
 
     @router.post("/v1/chat/completions", responses=STREAMED)
-    @with_cancellation  # type: ignore[untyped-decorator]
     async def chat_completions(request: ChatCompletionRequest, raw_request: Request) -> Response:
-        check_chat(request, limits)
-        if request.max_tokens is None and request.max_completion_tokens is None:
-            request.max_completion_tokens = limits.max_tokens
-        slot = await _borrow(desk, request, raw_request)
-        return await _answer(desk, meter, slot, slot.engine.chat.create_chat_completion(request))
+        async def answer() -> Response:
+            check_chat(request, limits)
+            if request.max_tokens is None and request.max_completion_tokens is None:
+                request.max_completion_tokens = limits.max_tokens
+            slot = await _borrow(desk, request, raw_request)
+            return await _answer(desk, meter, slot, raw_request, slot.engine.chat.create_chat_completion(request))
+
+        return await _while_connected(raw_request, answer())
 
     @router.get("/v1/models")
     async def models() -> ModelList:
@@ -129,6 +137,24 @@ def _openai_routes(desk: Desk, meter: Meter) -> APIRouter:
         return ModelList(data=[ModelCard(id=name, owned_by="gmpo") for name in names])
 
     return router
+
+
+async def _while_connected(raw_request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
+    """The answer, unless the client leaves or the request is given up: then the work on it has ended too when this returns."""
+    work, left = asyncio.create_task(answer), asyncio.create_task(_disconnect(raw_request))
+    try:
+        await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else Response(status_code=CLIENT_LEFT)
+    finally:
+        work.cancel()
+        left.cancel()
+        await asyncio.gather(work, left, return_exceptions=True)
+
+
+async def _disconnect(raw_request: Request) -> None:
+    """Return when the client has left; the body has been read already."""
+    while (await raw_request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _borrow(desk: Desk, request: CompletionRequest | ChatCompletionRequest, raw_request: Request) -> Slot[ServingEngine]:
@@ -139,7 +165,7 @@ async def _borrow(desk: Desk, request: CompletionRequest | ChatCompletionRequest
     return slot
 
 
-async def _answer(desk: Desk, meter: Meter, slot: Slot[ServingEngine], answer: Awaitable[Any]) -> Response:
+async def _answer(desk: Desk, meter: Meter, slot: Slot[ServingEngine], raw_request: Request, answer: Awaitable[Any]) -> Response:
     """vLLM's answer as a response that says which version gave it."""
     headers = version_headers(slot.version.manifest, *desk.lookout.age(slot.version.manifest))
     began = time.perf_counter()
@@ -149,17 +175,20 @@ async def _answer(desk: Desk, meter: Meter, slot: Slot[ServingEngine], answer: A
     if isinstance(given, CompletionResponse | ChatCompletionResponse):
         meter.answered(began)
         return JSONResponse(given.model_dump(), headers=headers)
-    return StreamingResponse(_streamed(given, meter, began), headers=headers, media_type="text/event-stream")
+    pieces = _streamed(given, meter, began)
+    raw_request.scope[ENDING].push_async_callback(pieces.aclose)  # before the slot is given back, however the request ends
+    return StreamingResponse(pieces, headers=headers, media_type="text/event-stream")
 
 
-async def _streamed(pieces: AsyncIterator[str], meter: Meter, began: float) -> AsyncIterator[str]:
+async def _streamed(pieces: AsyncGenerator[str], meter: Meter, began: float) -> AsyncGenerator[str]:
     """The same pieces; the first and the last are timed."""
     first = True
-    async for piece in pieces:
-        if first:
-            meter.began(began)
-            first = False
-        yield piece
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if first:
+                meter.began(began)
+                first = False
+            yield piece
     meter.answered(began)
 
 

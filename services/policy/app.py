@@ -67,10 +67,10 @@ class PolicyServer:
         return meter.counting(Gate(api, config, keys))
 
     def check_health(self) -> None:
-        """Called by Serve: a replica without any engine that lives is replaced."""
+        """Called by Serve: a replica that does not look after its engines any more is replaced. Engines that die it replaces itself."""
         desk = self.__dict__.get("_desk")
-        if desk is not None and not desk.residents.healthy:
-            raise RuntimeError("no engine is alive")
+        if desk is not None and not desk.follows:
+            raise RuntimeError("nobody looks after the versions")
 
     async def __del__(self) -> None:
         """Called by Serve when the replica goes; there is nothing to stop if no engine came up."""

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.errors import ConfigError, GmpoError, PolicyVersionError, UnknownVersion
+from actors.errors import ConfigError, GmpoError, NotResident, PolicyVersionError, UnknownVersion
 from services.policy.catalogue import Catalogue
 from services.policy.config import ServeConfig
 from services.policy.engine import ServingEngine
 from services.policy.keys import KeyRing
 from services.policy.lookout import POLICY, Lookout
-from services.policy.orders import Orders, write
+from services.policy.orders import Orders, read, write
 from services.policy.residents import Residents
 from services.policy.slots import Slot, Version
 
@@ -88,8 +88,11 @@ class Desk:
         """Write down an operator's order for every replica, and follow it here at once. PolicyVersionError if it cannot be followed."""
         async with self._orders:
             await self._look()
-            orders = change(self.lookout.orders)
-            await asyncio.to_thread(write, self._policies, orders)
+            try:
+                orders = change(await asyncio.to_thread(read, self._policies))
+                await asyncio.to_thread(write, self._policies, orders)
+            except OSError as error:
+                raise NotResident(f"the orders cannot be written: {error}") from None
             await self._look()
         await self._converge()
 
@@ -110,11 +113,14 @@ class Desk:
         promotion: asyncio.Task[None] | None = None
         while True:
             await asyncio.sleep(self.config.poll_s)
-            await asyncio.to_thread(self._refresh_keys)
-            await self._look()
-            self.residents.mend()
-            if promotion is None or promotion.done():
-                promotion = asyncio.create_task(self._converge())
+            try:
+                await asyncio.to_thread(self._refresh_keys)
+                await self._look()
+                self.residents.mend()
+                if promotion is None or promotion.done():
+                    promotion = asyncio.create_task(self._converge())
+            except Exception:  # whatever it is, the next round must come: keys are taken back and engines replaced here
+                log.exception("a round of following failed")
 
     async def _converge(self) -> None:
         """Promote until `policy` means what it should."""
@@ -139,6 +145,11 @@ class Desk:
         except (ConfigError, OSError) as error:
             log.error("the keys stay as they were: %s", error)
 
+    @property
+    def follows(self) -> bool:
+        """Whether it still looks after versions, keys and engines."""
+        return self._following is None or not self._following.done()
+
     async def _look(self) -> None:
         await asyncio.to_thread(self.lookout.look)
 
@@ -152,7 +163,11 @@ class Desk:
             with contextlib.suppress(PolicyVersionError):
                 version = await self._fetch(step)
                 engine = await asyncio.to_thread(ServingEngine, self.config, version.path)
-                await engine.open()
+                try:
+                    await engine.open()
+                except BaseException:
+                    await asyncio.to_thread(engine.stop)
+                    raise
                 self._like = self._like or version.path
                 return engine, version
         reasons = "; ".join(refusal.reason for refusal in self.lookout.refusals.values())

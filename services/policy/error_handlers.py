@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 NOT_FOUND = "NotFoundError"
 DEAD_RETRY_S = 10.0
+OPENAI = ("/v1/completions", "/v1/chat/completions")
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -52,7 +53,12 @@ def handle_errors(app: FastAPI) -> None:
     async def dead(_: Request, error: Exception) -> Response:
         return error_response(503, "ServiceUnavailableError", "the engine has died; another one is on its way", retry_after_s=DEAD_RETRY_S)
 
-    async def by_vllm(_: Request, error: Exception) -> Response:
+    async def by_vllm(request: Request, error: Exception) -> Response:
+        if not request.url.path.startswith(OPENAI):  # nothing that a client sent is to blame
+            log.error("a request failed", exc_info=error)
+            return error_response(500, "InternalServerError", "the endpoint failed; its log says why")
+        if isinstance(error, RecursionError):
+            return error_response(400, "BadRequestError", "the request is nested too deeply")
         found = create_error_response(error)
         if found.error.code >= 500:
             log.error("a request failed", exc_info=error)

@@ -23,7 +23,9 @@ from services.policy.keys import Scope as KeyScope
 
 OPEN_PATHS = frozenset({"/", "/health"})
 STATIC = "/static/"
-ADMIN_PATHS = frozenset(f"/v1/policies/{order}" for order in ("promote", "pin", "unpin", "rollback", "follow"))
+ORDERS = "/v1/policies"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+OWN_SITE = frozenset({None, "same-origin", "none"})
 ENDING = "gmpo.ending"
 """Key of an ASGI scope: an AsyncExitStack that ends with the request, however it ends."""
 KEY = "gmpo.key"
@@ -64,10 +66,14 @@ class Gate:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        if not path.isprintable():  # a router may read it as another path than this gate does
+            await error_response(404, "NotFoundError", "no such path")(scope, receive, send)
+            return
         if path in OPEN_PATHS or path.startswith(STATIC):
             await self._app(scope, receive, send)
             return
-        key = self._judge(path, Headers(scope=scope))
+        wanted = KeyScope.ADMIN if path.startswith(ORDERS) and scope["method"] not in ("GET", "HEAD") else KeyScope.QUERY
+        key = self._judge(wanted, Headers(scope=scope))
         if isinstance(key, JSONResponse):
             await key(scope, receive, send)
             return
@@ -79,13 +85,17 @@ class Gate:
         finally:
             self._running[key.name] -= 1
 
-    def _judge(self, path: str, headers: Headers) -> Key | JSONResponse:
+    def _judge(self, wanted: KeyScope, headers: Headers) -> Key | JSONResponse:
         """The key of a request that may go on now, or why it may not."""
         limits = self._config.limits
+        if self._config.open and not _from_here(headers):
+            return error_response(
+                403, "PermissionDeniedError", "an endpoint without keys answers this machine's own programs and its own page"
+            )
         key = ANYONE if self._config.open else self._find(headers)
         if key is None:
             return error_response(401, "AuthenticationError", "an API key is needed: Authorization: Bearer KEY")
-        if not key.allows(KeyScope.ADMIN if path in ADMIN_PATHS else KeyScope.QUERY):
+        if not key.allows(wanted):
             return error_response(403, "PermissionDeniedError", "this needs a key of scope admin")
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limits.body_bytes:
@@ -100,6 +110,13 @@ class Gate:
     def _find(self, headers: Headers) -> Key | None:
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         return self._keys.find(secret.strip()) if scheme.lower() == "bearer" else None
+
+
+def _from_here(headers: Headers) -> bool:
+    """Whether no other site's page asks: a browser would send it here with the visitor's rights."""
+    host = headers.get("host", "")
+    own = headers.get("origin") in (None, f"http://{host}") and headers.get("sec-fetch-site") in OWN_SITE
+    return own and (host.rpartition(":")[0] or host) in LOOPBACK
 
 
 def _measured(receive: Receive, limit: int) -> Receive:

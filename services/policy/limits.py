@@ -19,9 +19,12 @@ SAMPLING = frozenset(_SAMPLING.split())
 COMPLETION = SAMPLING | {"prompt", "add_special_tokens", "return_token_ids"}
 CHAT = SAMPLING | {"messages", "max_completion_tokens", "top_logprobs"}
 
+MESSAGE = frozenset({"role", "content", "name"})
+
 LONGEST_STOP = 256
 """Characters of a stop string."""
 MOST_STOP_IDS = 64
+LARGEST_TOP_K = 2**31 - 1
 
 
 class Refused(ValueError):
@@ -40,6 +43,7 @@ class Asked(Protocol):
     n: int | None
     stop: str | list[str] | None
     stop_token_ids: list[int] | None
+    top_k: int | None
     logit_bias: dict[str, float] | None
     max_tokens: int | None
     min_tokens: int
@@ -55,6 +59,8 @@ def check_chat(request: Any, limits: LimitsConfig) -> None:
     """Refuse a /v1/chat/completions request that goes beyond the limits, and give one without a length the longest."""
     _check_fields(request, CHAT)
     for message in request.messages:
+        if unknown := sorted({*message} - MESSAGE) if isinstance(message, dict) else []:
+            raise Refused("messages", f"a message has no {unknown[0][:100]!r} here")
         _check_content(message.get("content") if isinstance(message, dict) else None)
     if request.max_completion_tokens is not None:
         _at_most("max_completion_tokens", request.max_completion_tokens, limits.max_tokens)
@@ -80,6 +86,9 @@ def _check(request: Asked, limits: LimitsConfig, *, prompts: int, logprobs: int 
     _at_most("stop", len(stops), limits.stops)
     if any(len(stop) > LONGEST_STOP for stop in stops):
         raise Refused("stop", f"a stop string has at most {LONGEST_STOP} characters")
+    if any(not _is_unicode(stop) for stop in stops):
+        raise Refused("stop", "it holds half of a surrogate pair")
+    _at_most("top_k", request.top_k or 0, LARGEST_TOP_K)
     _at_most("stop_token_ids", len(request.stop_token_ids or []), MOST_STOP_IDS)
     _at_most("logit_bias", len(request.logit_bias or {}), limits.logit_bias)
 
@@ -87,6 +96,10 @@ def _check(request: Asked, limits: LimitsConfig, *, prompts: int, logprobs: int 
 def _at_most(param: str, value: int, limit: int) -> None:
     if value > limit:
         raise Refused(param, f"{value} is more than {limit}, the most that is given")
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _prompts(prompt: Any) -> int:

@@ -63,10 +63,10 @@ class Lookout:
         try:
             self._look()
             self.trouble = None
-        except (OSError, PolicyVersionError) as error:  # the storage is away, or someone wrote nonsense into serving.json
+        except Exception as error:  # the storage is away, or someone wrote nonsense into a file: what was known stands
             if self.trouble is None:
                 log.error("the versions cannot be looked up: %s", error)
-            self.trouble = str(error)
+            self.trouble = f"{type(error).__name__}: {error}"
 
     def _look(self) -> None:
         now, steps = time.monotonic(), self.catalogue.steps()
@@ -76,13 +76,14 @@ class Lookout:
                 manifests[step] = self.catalogue.manifest(step)
             except PolicyVersionError as error:
                 unreadable[step] = Refusal(str(error), now + REFUSED_S)
-        self.orders = read(self.policies)
-        self.metrics = ranking.metrics_by_step(self.run_dir)
-        self.trained = max((*self.metrics, *manifests), default=0)
         with self._refusing:
             standing = {step: refusal for step, refusal in self.refusals.items() if refusal.until > now and step in steps}
             self.manifests, self.refusals = manifests, standing | unreadable
         self.looked = now
+        self.trained = max((*self.metrics, *manifests), default=0)
+        self.orders = read(self.policies)
+        self.metrics = ranking.metrics_by_step(self.run_dir)
+        self.trained = max((*self.metrics, *manifests), default=0)
 
     def fetch(self, step: int, like: Path | None) -> Version:
         """A version ready to be loaded, and fit for an engine that holds `like`.
@@ -144,6 +145,7 @@ class Lookout:
             "best": self.best,
             "best_by": self.best_by,
             "following": self.orders.promoted is None,
+            "trouble": self.trouble,
             "data": [self._row(step, step in resident) for step in sorted({*self.manifests, *self.refusals})],
         }
 

@@ -83,7 +83,7 @@ def _suite_metrics(run_dir: Path, stamps: frozenset[tuple[Path, Stamp | None]]) 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file; a last line that is still being written is left out."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), start=1):
         if not line.endswith("\n"):
             return
         try:

@@ -170,7 +170,8 @@ class Residents(Generic[E]):
         try:
             demand.version = await self._fetch(step)
         except Exception as error:
-            self._settle(step, error)
+            if self._demands.get(step) is demand:  # else an engine has come up with it meanwhile
+                self._settle(step, error)
         else:
             self._turn()
 
@@ -209,6 +210,13 @@ class Residents(Generic[E]):
     async def _change(self, slot: Slot[E], version: Version) -> None:
         """Drain a slot and load another version into it."""
         await slot.idle.wait()
+        try:
+            version = await self._fetch(version.step)  # again: it may have gone while the answers under way were finished
+        except Exception as error:
+            slot.leaving = False
+            self._settle(version.step, error)
+            self._turn()
+            return
         try:
             await slot.engine.load(version.path)
         except Exception as error:

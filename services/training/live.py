@@ -39,5 +39,5 @@ async def _evaluate(recipe: Recipe, run: RunDirectory, endpoint: Endpoint, tell:
     """Put every n-th version to the suite; a suite that cannot be asked is told, and the run goes on without."""
     try:
         await watch(run.path, recipe.evaluation.live, url=endpoint.url, key=endpoint.key, notify=tell)
-    except GmpoError as error:
-        tell(f"the run goes on without live evaluation: {error}")
+    except Exception as error:  # a full disk, say: neither the run nor the endpoint depends on it
+        tell(f"the run goes on without live evaluation: {type(error).__name__}: {error}")

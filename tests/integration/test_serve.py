@@ -179,6 +179,20 @@ def test_a_client_that_leaves_ends_its_generation(endpoint: Running) -> None:
     assert figure(endpoint, "gmpo_serve_running_requests") == 0
 
 
+def test_requests_that_are_given_up_leave_nothing_behind(endpoint: Running) -> None:
+    headers = bearer(endpoint.query_key) | {"x-request-timeout-seconds": "0.05"}
+    for model in ("policy@step-0", "policy@step-5", "policy", "policy@step-0"):
+        body = {"model": model, "prompt": QUESTION, "max_tokens": 4000, "ignore_eos": True, "n": 4}
+        assert httpx.post(f"{endpoint.url}/v1/completions", json=body, headers=headers, timeout=60).status_code in {408, 499}
+    deadline = time.monotonic() + 30
+    while figure(endpoint, "gmpo_serve_running_requests") and time.monotonic() < deadline:
+        pass
+    assert figure(endpoint, "gmpo_serve_running_requests") == figure(endpoint, "gmpo_serve_waiting_requests") == 0
+    for step in STEPS:  # no engine works on what nobody waits for, and none is lost when its version changes
+        assert query(endpoint.url, QUESTION, key=endpoint.query_key, model=f"policy@step-{step}", max_tokens=1).step == step
+    assert figure(endpoint, "gmpo_serve_refused_versions") == 0
+
+
 def test_the_figures_are_there_from_the_start_and_say_what_policy_is(endpoint: Running) -> None:
     assert figure(endpoint, 'gmpo_serve_requests_total{status="503"}') >= 0
     assert figure(endpoint, "gmpo_serve_step") == 10

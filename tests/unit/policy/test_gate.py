@@ -36,8 +36,8 @@ def echo() -> FastAPI:
     return app
 
 
-def client(gate: Gate) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://endpoint")
+def client(gate: Gate, host: str = "127.0.0.1:8000") -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url=f"http://{host}")
 
 
 def gate(*, given: Iterable[Key] = ALL, **settings: Any) -> Gate:
@@ -76,6 +76,26 @@ async def test_orders_need_the_admin_scope(order: str) -> None:
 async def test_an_open_endpoint_asks_for_no_key() -> None:
     async with client(gate(given=(), open=True)) as http:
         assert (await http.post("/v1/policies/promote")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "headers"),
+    [
+        ("evil.example", {}),
+        ("127.0.0.1:8000", {"origin": "http://evil.example"}),
+        ("127.0.0.1:8000", {"sec-fetch-site": "cross-site"}),
+        ("127.0.0.1:8000", {"sec-fetch-site": "same-site"}),
+    ],
+)
+async def test_an_open_endpoint_does_not_answer_the_pages_of_other_sites(host: str, headers: dict[str, str]) -> None:
+    async with client(gate(given=(), open=True), host) as http:
+        assert (await http.post("/v1/policies/rollback", headers=headers)).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/v1/policies/promote%0A", "/v1/policies/rollback%0d", "/v1/policies%00"])
+async def test_a_path_that_routers_may_read_otherwise_is_none(path: str) -> None:
+    async with client(gate()) as http:
+        assert (await http.post(path, headers=bearer(QUERY))).status_code == 404
 
 
 def test_only_loopback_may_be_open_and_others_need_a_file_of_keys() -> None:

@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "max_tokens": None,
     "min_tokens": 0,
     "logprobs": None,
+    "top_k": None,
 }
 CHAT: dict[str, Any] = DEFAULTS | {"messages": [{"role": "user", "content": "1="}], "max_completion_tokens": None, "top_logprobs": 0}
 
@@ -40,6 +41,8 @@ def request(defaults: dict[str, Any], **given: Any) -> SimpleNamespace:
         ({"logprobs": 6}, "logprobs"),
         ({"stop": ["a"] * 5}, "stop"),
         ({"stop": "a" * 257}, "stop"),
+        ({"stop": ["\ud800"]}, "stop"),
+        ({"top_k": 2**64}, "top_k"),
         ({"stop_token_ids": [1] * 65}, "stop_token_ids"),
         ({"logit_bias": dict.fromkeys("1234", 1.0)}, "logit_bias"),
         ({"prompt_embeds": "AAAA"}, "prompt_embeds"),
@@ -76,6 +79,7 @@ def test_what_stays_within_the_limits_passes(given: dict[str, Any]) -> None:
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
         ({"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
         ({"tools": [{"type": "function"}]}, "tools"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": "[" * 9}}]}]}, "messages"),
         ({"max_completion_tokens": 101}, "max_completion_tokens"),
         ({"top_logprobs": 6}, "logprobs"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/"}}]}]}, "messages"),

@@ -168,6 +168,18 @@ async def test_an_engine_that_fails_while_loading_is_replaced_and_the_label_neve
     assert house.residents.policy_step == 2
 
 
+async def test_a_version_that_vanishes_while_its_slot_is_drained_costs_no_engine() -> None:
+    house = await opened(limit=1)
+    old = await house.residents.borrow(1)
+    asked = asyncio.create_task(house.residents.borrow(2))
+    await until(lambda: old.leaving)
+    house.bad.add(2)  # retention deletes it
+    house.residents.give_back(old)
+    with pytest.raises(PolicyVersionError):
+        await asked
+    assert await house.residents.borrow(1) is old and not old.engine.stopped
+
+
 async def test_dead_engines_are_replaced_by_what_policy_means_and_their_waiters_served() -> None:
     house = await opened(limit=1)
     dead = house.residents.slots[0]
