@@ -68,22 +68,27 @@ def located(source: FileSource, data: Path) -> FileSource:
 
 def check(suite: SuiteConfig, recipe: Recipe, data: Path) -> None:
     """What can be known to be missing before anything starts: DataError for a file, ConfigError for a task or held-out problems."""
+    missing = []
     for name, chosen in suite.sets.items():
         match chosen.source:
             case FileSource():
-                _check_files(suite.name, name, located(chosen.source, data))
+                missing += _missing(name, located(chosen.source, data))
             case ReasoningGymSource():
                 open_task(chosen.source)
             case HeldOutSource() if recipe.prompts.held_out == 0:
                 raise ConfigError(f"suite {suite.name}, set {name}: the run holds out no problems (prompts.held_out is 0)")
+    if missing:
+        hint = "--data or GMPO_EVAL_DATA name the folder for relative paths; a suite of the sets that are there is a YAML file of one's own"
+        raise DataError(f"suite {suite.name}, {'; '.join(missing)}; {hint}")
 
 
-def _check_files(suite: str, name: str, source: FileSource) -> None:
+def _missing(name: str, source: FileSource) -> list[str]:
+    """What there is not of a set's files."""
     try:
         check_files(source.paths)
     except DataError as error:
-        hint = "--data or GMPO_EVAL_DATA name the folder for relative paths"
-        raise DataError(f"suite {suite}, set {name}: {str(error).removeprefix('prompts: ')}; {hint}") from None
+        return [f"set {name}: {str(error).removeprefix('prompts: ')}"]
+    return []
 
 
 def _tree(suite: str) -> dict[str, Any]:

@@ -124,8 +124,6 @@ def _openai_routes(desk: Desk, meter: Meter) -> APIRouter:
     async def chat_completions(request: ChatCompletionRequest, raw_request: Request) -> Response:
         async def answer() -> Response:
             check_chat(request, limits)
-            if request.max_tokens is None and request.max_completion_tokens is None:
-                request.max_completion_tokens = limits.max_tokens
             slot = await _borrow(desk, request, raw_request)
             return await _answer(desk, meter, slot, raw_request, slot.engine.chat.create_chat_completion(request))
 

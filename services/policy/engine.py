@@ -17,7 +17,6 @@ from services.policy.config import ServeConfig
 if TYPE_CHECKING:
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
-    from vllm.tokenizers import TokenizerLike
     from vllm.v1.engine.async_llm import AsyncLLM
 
 CPU_KV_CACHE_MIB = 256
@@ -65,13 +64,13 @@ class ServingEngine:
     """One running engine. Build it in a thread, `open` it in the event loop that answers requests; `stop` leaves no process behind."""
 
     completions: OpenAIServingCompletion
-    """vLLM's handler of /v1/completions; there once the engine is open, as are the two below."""
+    """vLLM's handler of /v1/completions; there once the engine is open, as is the other."""
     chat: OpenAIServingChat
-    tokenizer: TokenizerLike | None
 
     def __init__(self, config: ServeConfig, model: Path) -> None:
         """Start the engine's process with the weights in `model`; takes seconds."""
         prepare_environment(config)
+        self._longest = config.limits.max_tokens
         with _ONE_AT_A_TIME:
             self._sockets = tempfile.TemporaryDirectory(prefix="gmpo-", ignore_cleanup_errors=True)  # vLLM leaves its sockets behind
             os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
@@ -92,7 +91,8 @@ class ServingEngine:
         await init_app_state(self.llm, state, self.arguments, await self.llm.get_supported_tasks())
         self.completions, self.chat = state.openai_serving_completion, state.openai_serving_chat
         self._names: list[Any] = state.openai_serving_models.base_model_paths
-        self.tokenizer = self.llm.get_tokenizer()
+        # Of a request that names no length; where the context has less room, vLLM gives that.
+        self.chat.default_sampling_params.setdefault("max_tokens", self._longest)
 
     def introduce(self, name: str, fingerprint: str) -> None:
         """The name and the `system_fingerprint` that answers carry from now on."""

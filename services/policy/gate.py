@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AsyncExitStack
-from typing import Any
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
@@ -28,8 +27,6 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 OWN_SITE = frozenset({None, "same-origin", "none"})
 ENDING = "gmpo.ending"
 """Key of an ASGI scope: an AsyncExitStack that ends with the request, however it ends."""
-KEY = "gmpo.key"
-"""Key of an ASGI scope: whose request it is."""
 BUSY_RETRY_S = 1
 TOO_LARGE = "RequestTooLargeError"
 
@@ -80,7 +77,7 @@ class Gate:
         self._running[key.name] += 1
         try:
             async with AsyncExitStack() as ending:
-                scope[ENDING], scope[KEY] = ending, key.name
+                scope[ENDING] = ending
                 await self._app(scope, _measured(receive, self._config.limits.body_bytes), send)
         finally:
             self._running[key.name] -= 1
@@ -147,8 +144,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-def key_name(scope: Any) -> str:
-    """Whose request it is."""
-    return str(scope[KEY])

@@ -50,13 +50,13 @@ class Asked(Protocol):
 
 
 def check_completion(request: Any, limits: LimitsConfig) -> None:
-    """Refuse a /v1/completions request that goes beyond the limits, and give one without a length the longest."""
+    """Refuse a /v1/completions request that goes beyond the limits."""
     _check_fields(request, COMPLETION)
     _check(request, limits, prompts=_prompts(request.prompt), logprobs=request.logprobs)
 
 
 def check_chat(request: Any, limits: LimitsConfig) -> None:
-    """Refuse a /v1/chat/completions request that goes beyond the limits, and give one without a length the longest."""
+    """Refuse a /v1/chat/completions request that goes beyond the limits."""
     _check_fields(request, CHAT)
     for message in request.messages:
         if unknown := sorted({*message} - MESSAGE) if isinstance(message, dict) else []:

@@ -12,7 +12,7 @@ from services.policy.desk import Desk
 from services.telemetry.metrics import ENDPOINT_METRICS
 from services.telemetry.prometheus import collectors
 
-STATUSES = (200, 400, 401, 403, 404, 413, 429, 500, 503)
+STATUSES = (200, 304, 400, 401, 403, 404, 405, 413, 422, 429, 499, 500, 503)
 
 
 class Meter:

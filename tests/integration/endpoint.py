@@ -111,7 +111,7 @@ def serving(run_dir: Path, **settings: Any) -> Iterator[Running]:
         secret, key = keys.make(name, scope)
         keys.add(file, key)
         secrets.append(secret)
-    config = json.dumps({"port": 0, "keys_file": str(file), "poll_s": 0.2, "stay_s": 0.5} | settings)
+    config = json.dumps({"port": 0, "keys_file": str(file), "poll_s": 0.2, "stay_s": 0.5, "limits": {"max_tokens": 5000}} | settings)
     command = [sys.executable, "-c", SERVE, str(run_dir), config]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"RAY_ADDRESS": "local"}) as process:
         assert process.stdout is not None

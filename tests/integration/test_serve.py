@@ -84,6 +84,13 @@ def test_a_stream_carries_the_version_and_adds_up_to_the_plain_answer(endpoint: 
     assert chunks[-1].system_fingerprint.startswith("gmpo-step-10-")
 
 
+def test_a_chat_that_names_no_length_has_the_room_of_the_context(endpoint: Running) -> None:
+    body = {"model": "policy", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
+    response = httpx.post(f"{endpoint.url}/v1/chat/completions", json=body, headers=bearer(endpoint.query_key), timeout=120)
+    usage = response.json()["usage"]
+    assert response.status_code == 200 and usage["total_tokens"] <= 4096 < 5000  # the context; limits.max_tokens
+
+
 def test_the_command_line_asks_with_a_key_and_is_told_without_one(endpoint: Running) -> None:
     answer = query(endpoint.url, QUESTION, key=endpoint.query_key, max_tokens=TOKENS)
     assert (answer.text, answer.model, answer.step) == (greedy(endpoint.policies, 10), "policy@step-10", 10)
@@ -122,7 +129,7 @@ def test_orders_change_what_policy_means_without_a_restart(following: Running) -
     [
         ("completions", {"n": 10**6}, 400, "n: 1000000 answers"),
         ("completions", {"max_tokens": -1}, 400, "max_tokens"),
-        ("completions", {"max_tokens": 5000}, 400, "max_tokens: 5000 is more than 4096"),
+        ("completions", {"max_tokens": 6000}, 400, "max_tokens: 6000 is more than 5000"),
         ("completions", {"prompt": "1" * 5000, "max_tokens": 1}, 400, "context length"),
         ("completions", {"prompt": [300] * 4, "max_tokens": 1}, 400, "vocab"),
         ("completions", {"logprobs": 20}, 400, "logprobs"),
