@@ -6,8 +6,7 @@ Built from Python by `serve.run(build(args))`, and by `serve run`, `serve deploy
 `import_path: services.policy.app:build` with `args` of the fields of `ServeArgs`.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: Serve looks at the class that `build` takes to turn a config file's args into one.
 from pathlib import Path
 
 from ray import serve
