@@ -73,12 +73,20 @@ def equal(gold: str, given: str) -> bool | None:
 def _apart(golds: Iterable[Any], given: Iterable[Any]) -> bool:
     """Whether these are small numbers and differ: the library looks at six decimals, to which 1.6e-19 and 1.7e-19 are the same."""
     small = [gold for gold in map(_real, golds) if gold is not None and 0 < abs(gold) < SMALL]
+    if not small:
+        return False
     values = [value for value in map(_real, given) if value is not None]
     return any(abs(gold - value) > 1e-3 * abs(gold) for gold in small for value in values)
 
 
 def _real(parsed: Any) -> float | None:
-    return float(parsed) if getattr(parsed, "is_number", False) and parsed.is_real else None
+    """The value of what is a real number; None also where SymPy cannot tell, as with some sums that it was told not to evaluate."""
+    try:
+        return float(parsed) if getattr(parsed, "is_number", False) and parsed.is_real else None
+    except MemoryError:
+        raise
+    except Exception:
+        return None
 
 
 @lru_cache(maxsize=1)

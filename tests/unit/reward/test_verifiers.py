@@ -155,3 +155,8 @@ def test_unknown_tasks_are_named_before_a_run() -> None:
     assert not known("maths") and not known("reasoning_gym/none_such")
     with pytest.raises(ConfigError, match="maths"):
         verify("maths", "", "")
+
+
+def test_a_sum_that_is_not_evaluated_is_right_whatever_order_sympy_asks_itself_in() -> None:
+    wrong = [n for n in range(100) if verify("math", rf"\boxed{{5^{{1}}+0 \cdot {n}}}", "5").outcome is not Outcome.RIGHT]
+    assert wrong == []
