@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.errors import ConfigError, GmpoError, NotResident, PolicyVersionError, UnknownVersion
+from actors.errors import ConfigError, EngineError, GmpoError, NotResident, PolicyVersionError, UnknownVersion
 from services.policy.catalogue import Catalogue
 from services.policy.config import ServeConfig
 from services.policy.engine import ServingEngine
@@ -61,6 +61,7 @@ class Desk:
         """Bring the first engine up; PolicyVersionError with every reason where no version is good."""
         await self._look()
         await self.residents.open()
+        await self._converge()
         self._following = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
@@ -159,17 +160,9 @@ class Desk:
     async def _start(self) -> tuple[ServingEngine, Version]:
         """An engine with what `policy` is to mean, or with the newest version that is good."""
         while candidates := [step for step in (self.lookout.wanted, *reversed(self.lookout.good)) if step is not None]:
-            step = candidates[0]
             with contextlib.suppress(PolicyVersionError):
-                version = await self._fetch(step)
-                engine = await asyncio.to_thread(ServingEngine, self.config, version.path)
-                try:
-                    await engine.open()
-                except BaseException:
-                    await asyncio.to_thread(engine.stop)
-                    raise
-                self._like = self._like or version.path
-                return engine, version
+                return await self._started(candidates[0])
+            await self._look()
         reasons = "; ".join(refusal.reason for refusal in self.lookout.refusals.values())
         raise PolicyVersionError(f"no policy version can be served: {reasons or self.lookout.trouble or 'there is none yet'}")
 
@@ -177,3 +170,23 @@ class Desk:
         """What GET /v1/policies says."""
         serving = self.residents.serving
         return self.lookout.describe(serving.step if serving else None, self.residents.steps)
+
+    async def _started(self, step: int) -> tuple[ServingEngine, Version]:
+        """An engine with a version; of a run whose versions go faster than an engine starts, with the oldest, which training keeps."""
+        try:
+            return await self._built(await self._fetch(step))
+        except EngineError:
+            await self._look()
+            if step in self.lookout.manifests or not self.lookout.good:
+                raise
+            return await self._built(await self._fetch(self.lookout.good[0]))
+
+    async def _built(self, version: Version) -> tuple[ServingEngine, Version]:
+        engine = await asyncio.to_thread(ServingEngine, self.config, version.path)
+        try:
+            await engine.open()
+        except BaseException:
+            await asyncio.to_thread(engine.stop)
+            raise
+        self._like = self._like or version.path
+        return engine, version

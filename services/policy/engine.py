@@ -79,7 +79,10 @@ class ServingEngine:
 
             self.arguments = _arguments(engine_options(config, model))
             before = set(multiprocessing.active_children())
-            self.llm: AsyncLLM = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(self.arguments))
+            try:
+                self.llm: AsyncLLM = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(self.arguments))
+            except RuntimeError as error:
+                raise EngineError(f"the engine did not start: {error}") from error
             self.processes = [process for process in multiprocessing.active_children() if process not in before]
 
     async def open(self) -> None:
