@@ -98,7 +98,10 @@ class Live:
             return True
 
     async def evaluate(self, step: int) -> Result:
-        return await evaluate(self.place, self.suite, f"policy@step-{step}", self.asker, self.notify)
+        result = await evaluate(self.place, self.suite, f"policy@step-{step}", self.asker, lambda progress: None)
+        found = result.overall.pass_at[1]
+        self.notify(f"{self.suite.name} at step {step}: pass@1 {found.value:.3f} ({found.low:.3f} to {found.high:.3f})")
+        return result
 
 
 async def watch(run_dir: Path, config: LiveEvaluationConfig, *, url: str, key: str | None, notify: Notify) -> None:

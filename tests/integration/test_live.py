@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 
 LIVE = (
     "run.steps=2000",
+    "run.keep_policies=1000",
     "prompts.held_out=16",
     "serve={during_training: true, port: 0, open: true, poll_s: 0.2}",
     "evaluation.live={every: 4, poll_s: 0.5}",
