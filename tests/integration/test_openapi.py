@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import cycle
+from itertools import count
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ EXAMPLES = 25
 """Requests made up for each route."""
 LONGEST = 8
 """Tokens of an answer: the engine has others to serve."""
+LENGTHS = ("max_tokens", "max_completion_tokens")
 
 
 def test_no_request_makes_the_endpoint_fail(endpoint: Running) -> None:
@@ -25,13 +26,16 @@ def test_no_request_makes_the_endpoint_fail(endpoint: Running) -> None:
     described = schemathesis.openapi.from_url(f"{endpoint.url}/openapi.json", headers=headers)
     statuses: Counter[tuple[str, int]] = Counter()
 
-    sane = cycle((True, False))
+    turn = count()
 
     def ask(case: Any) -> None:
         if isinstance(case.body, dict) and "model" in case.body:
-            case.body |= {"model": "policy"} | ({"max_completion_tokens": LONGEST} if "messages" in case.body else {"max_tokens": LONGEST})
-            if "prompt" in case.body and next(sane):
-                case.body["prompt"] = "483920="  # so that the other fields come into play
+            question = {"messages": [{"role": "user", "content": "483920="}]} if "messages" in case.body else {"prompt": "483920="}
+            made_up = sorted(case.body.keys() - {"model", *question, *LENGTHS})
+            if (at := next(turn)) % 2 and made_up:  # a sane question with one made-up field, so that the field comes into play
+                field = made_up[at % len(made_up)]
+                case.body = question | {field: case.body[field]}
+            case.body |= {"model": "policy"} | dict.fromkeys(LENGTHS if "messages" in case.body else LENGTHS[:1], LONGEST)
         response = case.call(headers=headers, timeout=120)
         statuses[case.path, response.status_code] += 1
         assert response.status_code < 500, response.text

@@ -7,8 +7,8 @@ import contextlib
 import json
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,15 +216,17 @@ async def test_ten_times_too_many_requests_are_refused_at_once_and_memory_stays_
         )
 
     capacity = 2 * (8 + 8)
-    began, before = time.perf_counter(), memory()
-    answers = await closed_loop(pair.url, [greedy(tokens=200)] * (30 * capacity), clients=10 * capacity, key=pair.query_key)
+    flood = partial(closed_loop, pair.url, [greedy(tokens=200)] * (30 * capacity), clients=10 * capacity, key=pair.query_key)
+    await flood()  # what full slots take for the first time they keep
+    before = memory()
+    answers = await flood()
     served = [answer for answer in answers if answer.status == 200]
     refused = [answer for answer in answers if answer.status != 200]
     assert {answer.status for answer in refused} == {503}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     assert len(served) >= capacity // 2 and all(answer.error is None for answer in served)  # at least what one replica takes
     assert median(refused) < median(served)
-    assert memory() - before < 200 << 20, f"after {time.perf_counter() - began:.0f} s"
+    assert memory() - before < 100 << 20
     (calm,) = await closed_loop(pair.url, [greedy()], clients=1, key=pair.query_key)
     assert calm.error is None
 
