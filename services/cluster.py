@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import ray
+from ray._private import ray_constants
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from actors.errors import ClusterError
@@ -53,6 +54,7 @@ def connect(config: ClusterConfig) -> None:
         _refuse_open(config, os.environ.get("RAY_AUTH_MODE", "token"))  # unset, Ray's own local cluster turns token authentication on
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this run alone: no file that others could read
+        ray_constants.ENABLE_RAY_CLUSTER = False  # every process of it listens on loopback; Ray has this only as a variable read at import
         ray.init(
             address="local",  # never one that happens to run here
             num_cpus=int(config.cpus) if config.cpus else None,
