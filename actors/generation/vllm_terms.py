@@ -23,6 +23,9 @@ def engine_environment(spec: EngineSpec) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "TOKENIZERS_PARALLELISM": "false",
+        # Neither commands nor pickles reach an engine, whatever the machine's environment says.
+        "VLLM_SERVER_DEV_MODE": "0",
+        "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",
     }
     if spec.gpu:
         return common

@@ -5,6 +5,7 @@ These groups stand outside torch's default process group, because learner ranks 
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class GlooGroup:
         timeout = timedelta(seconds=connect_timeout_s)
         self._send_timeout = timedelta(seconds=send_timeout_s)
         self.device = torch.device("cpu")
-        self._store = dist.TCPStore(address, port, size, is_master=rank == 0, timeout=timeout, wait_for_workers=False)
+        self._store = _store(address, port, size, is_master=rank == 0, timeout=timeout)
         self._group: Any = dist.ProcessGroupGloo(dist.PrefixStore("gmpo-weights", self._store), rank, size, timeout)
 
     def broadcast(self, buffer: torch.Tensor) -> None:
@@ -87,6 +88,13 @@ class NcclGroup:
     def close(self) -> None:
         """See BroadcastGroup."""
         self._communicator.destroy()
+
+
+def _store(address: str, port: int, size: int, *, is_master: bool, timeout: timedelta) -> dist.TCPStore:
+    """The members' meeting place. Its master listens on `address` alone; torch's own socket would listen on every network."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), family=family).detach() if is_master else None  # from here on the store's to close
+    return dist.TCPStore(address, port, size, is_master=is_master, timeout=timeout, wait_for_workers=False, master_listen_fd=listener)
 
 
 def _within(seconds: float, make: Callable[[], Any]) -> Any:

@@ -29,7 +29,7 @@ def prepare_environment(config: ServeConfig) -> None:
     """What torch and vLLM read while they are imported; must run before either is."""
     os.environ.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", OMP_NUM_THREADS=str(config.threads))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    for name in ("VLLM_CPU_KVCACHE_SPACE", "VLLM_SERVER_DEV_MODE", "VLLM_API_KEY"):
+    for name in ("VLLM_CPU_KVCACHE_SPACE", "VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_API_KEY"):
         os.environ.pop(name, None)  # each would override what this module decides
     if config.gpus == 0:
         # nobind: engines on one machine would all be bound to the same cores. Without multiprocessing the model lives

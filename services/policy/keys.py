@@ -75,7 +75,7 @@ def add(path: Path, key: Key) -> None:
     held = read(path) if path.exists() else ()
     if any(key.name == other.name for other in held):
         raise ConfigError(f"{path} has a key named {key.name!r} already; give the new one another name and take the old one out later")
-    write_atomically(path, _File(keys=(*held, key)).model_dump_json(indent=2) + "\n")
+    write_atomically(path, _File(keys=(*held, key)).model_dump_json(indent=2) + "\n", mode=0o600)
 
 
 class KeyRing:

@@ -82,7 +82,7 @@ class Gmpo:
 
     def actors(self, kind: str) -> list[psutil.Process]:
         """The processes of the runs' Ray actors of a class, oldest first."""
-        return sorted((process for process in self._ours() if _is_actor(process, kind)), key=lambda process: process.create_time())
+        return sorted((process for process in self.processes() if _is_actor(process, kind)), key=lambda process: process.create_time())
 
     @property
     def output(self) -> Path:
@@ -98,15 +98,16 @@ class Gmpo:
 
     def leftovers(self) -> list[str]:
         """Command lines of living processes that these runs started."""
-        return [title for process in self._ours() if (title := _title(process))]
+        return [title for process in self.processes() if (title := _title(process))]
 
     def end(self) -> None:
         """Kill whatever is left, so that a failed test harms no other."""
-        for process in self._ours():
+        for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def _ours(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of these runs."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:

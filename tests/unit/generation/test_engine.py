@@ -69,7 +69,8 @@ def test_an_engine_on_a_cpu_neither_chunks_nor_captures() -> None:
 
 def test_insecure_serialization_is_never_switched_on() -> None:
     for gpu in (False, True):
-        assert not [name for name in engine_environment(spec(gpu=gpu)) if "INSECURE" in name or "DEV_MODE" in name]
+        environment = engine_environment(spec(gpu=gpu))
+        assert environment["VLLM_SERVER_DEV_MODE"] == environment["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "0"
 
 
 def test_a_spec_travels_and_its_recipe_says_how_to_sample() -> None:

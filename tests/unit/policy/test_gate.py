@@ -171,7 +171,7 @@ async def test_web_sockets_are_closed() -> None:
 def test_keys_are_kept_as_hashes_and_a_rotated_file_is_read_again(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     keys.add(file, QUERY_KEY)
-    assert QUERY not in file.read_text()
+    assert QUERY not in file.read_text() and file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(ConfigError, match="has a key named 'quentin' already"):
         keys.add(file, QUERY_KEY)
     ring = KeyRing((), file)
