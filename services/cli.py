@@ -13,6 +13,7 @@ from actors.errors import GmpoError, UsageError
 from services.bench import commands as benchmarks
 from services.config import dump, load_recipe
 from services.evaluation import commands as evaluations
+from services.plan import commands as plans
 from services.policy import commands as policies
 from services.telemetry.console import screen
 
@@ -126,6 +127,7 @@ def ledger(
 verb(policies.serve)
 verb(policies.query)
 verb(evaluations.evaluate)
+verb(plans.plan)
 for function in (policies.list_, policies.promote, policies.rollback, policies.follow, policies.pin, policies.unpin, policies.key):
     verb(function, policy)
 verb(benchmarks.logprobs, bench)
