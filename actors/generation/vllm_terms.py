@@ -56,6 +56,7 @@ def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
     if spec.gpu:
         return arguments | {
             "enforce_eager": config.eager,
+            "kv_cache_memory_bytes": config.kv_cache_mib and config.kv_cache_mib * 2**20,  # None: what the share leaves
             "gpu_memory_utilization": config.gpu_memory_share,
             "distributed_executor_backend": "ray" if config.tensor_parallel > 1 else "uni",
         }

@@ -61,6 +61,7 @@ def test_engines_agree_by_tensor_and_not_by_order_or_number_of_workers() -> None
 def test_an_engine_on_a_cpu_neither_chunks_nor_captures() -> None:
     cpu, gpu = engine_arguments(spec()), engine_arguments(spec(gpu=True))
     assert cpu["enforce_eager"] and cpu["enable_chunked_prefill"] is False and cpu["kv_cache_memory_bytes"] == 256 * 2**20
+    assert gpu["kv_cache_memory_bytes"] is None and engine_arguments(spec(gpu=True, kv_cache_mib=64))["kv_cache_memory_bytes"] == 64 * 2**20
     assert not gpu["enforce_eager"] and "enable_chunked_prefill" not in gpu
     for arguments in (cpu, gpu):
         assert arguments["logprobs_mode"] == "processed_logprobs" and arguments["trust_remote_code"] is False
