@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: connecting, what the pools ask of it, and where they are placed."""
+"""The Ray cluster of a run: connecting, and waiting until it offers what the pools ask for."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ray
 from ray._private import ray_constants
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.autoscaler.sdk import request_resources
 
 from actors.errors import ClusterError
+from services import placement
 from services.config import ClusterConfig, Recipe
+from services.placement import Ask, Resources
 
 PASSED_ON = ("HF_", "WANDB_", "MLFLOW_", "NCCL_", "GLOO_")
 """Prefixes of environment variables that reach every actor of a foreign cluster; on one of our own, all do."""
@@ -24,6 +26,7 @@ PAYLOADS_STAY = {"RAY_max_direct_call_object_size": str(16 * 1024)}
 """Environment of actors that make groups: from 16 KiB on these stay in the object store of their node. Ray's own limit is 100 KiB; what
 is smaller travels with the answer to the driver, and from there with the call to the next pool."""
 SECRET = ("TOKEN", "KEY", "PASSWORD", "SECRET")
+POLL_S = 2.0
 
 
 def has_gpu(config: ClusterConfig) -> bool:
@@ -48,8 +51,11 @@ def is_own_cluster(config: ClusterConfig) -> bool:
     return (config.address or os.environ.get("RAY_ADDRESS", "local")) == "local"
 
 
-def connect(config: ClusterConfig) -> None:
-    """Connect to the recipe's cluster or start one. Fails closed: no listening Ray without token authentication."""
+def connect(config: ClusterConfig, *, custom: Resources | None = None) -> None:
+    """Connect to the recipe's cluster or start one, which then offers these custom resources: it has but one node to choose from.
+
+    Fails closed: no listening Ray without token authentication.
+    """
     if is_own_cluster(config):
         _refuse_open(config, os.environ.get("RAY_AUTH_MODE", "token"))  # unset, Ray's own local cluster turns token authentication on
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -58,6 +64,7 @@ def connect(config: ClusterConfig) -> None:
         ray.init(
             address="local",  # never one that happens to run here
             num_cpus=int(config.cpus) if config.cpus else None,
+            resources=dict(custom or {}),
             include_dashboard=False,
             object_store_memory=config.object_store_mib * 2**20,
             log_to_driver=config.log_to_driver,
@@ -88,57 +95,50 @@ def _refuse_open(config: ClusterConfig, mode: str | None) -> None:
 
 def demand(recipe: Recipe, *, gpu: bool) -> dict[str, float]:
     """The sum of what all pools ask for."""
-    generation, learner, reference, reward = recipe.generation, recipe.learner, recipe.reference, recipe.reward
-    scorers = reference.actors if reference.enabled else 0
-    cpus = generation.engines * generation.cpus + learner.ranks * learner.cpus + scorers * reference.cpus + reward.actors * reward.cpus
-    if recipe.serve.during_training:
-        cpus += recipe.serve.replicas * recipe.serve.cpus
-    gpus = generation.engines * generation.tensor_parallel + learner.ranks * learner.gpus + scorers * reference.gpus
-    if recipe.serve.during_training:
-        gpus += recipe.serve.replicas * recipe.serve.gpus
-    return {"CPU": cpus, "GPU": gpus} if gpu else {"CPU": cpus}
+    return placement.summed([ask.total for ask in placement.asks(recipe, gpu=gpu)])
 
 
 def check_own(recipe: Recipe, *, gpu: bool) -> None:
     """Refuse a recipe that asks for more than this machine has, where the cluster is to be this machine; nothing is started."""
     if is_own_cluster(recipe.cluster):
         offered = {"CPU": recipe.cluster.cpus or float(os.cpu_count() or 1), "GPU": float(local_gpus())}
-        _refuse_missing(demand(recipe, gpu=gpu), offered)
+        _refuse(placement.asks(recipe, gpu=gpu), [offered | placement.custom(recipe)])
 
 
 async def require(recipe: Recipe, *, gpu: bool, tell: Callable[[str], None]) -> None:
-    """Wait until the cluster offers what the pools ask for; ClusterError where it cannot, or not in time."""
-    wanted = demand(recipe, gpu=gpu)
+    """Wait until the cluster has room for all pools; ClusterError, naming what finds none, where it has not in time.
+
+    An autoscaler is asked to make that room meanwhile, a node's worth for each engine and actor.
+    """
+    wanted = placement.asks(recipe, gpu=gpu)
     deadline = time.monotonic() + (0 if is_own_cluster(recipe.cluster) else recipe.cluster.wait_timeout_s)
-    while missing := _missing(wanted, ray.cluster_resources()):
-        if time.monotonic() >= deadline:
-            _refuse_missing(wanted, ray.cluster_resources())
-        tell(f"waiting for the cluster to offer {_text(missing)} more")
-        await asyncio.sleep(5)
+    told = ""
+    try:
+        while left := placement.unplaced(wanted, _nodes()):
+            if time.monotonic() >= deadline:
+                _refuse(wanted, _nodes())
+            if (lacking := placement.describe_all(left)) != told:
+                request_resources(bundles=[ask.total for ask in wanted])
+                tell(f"waiting for the cluster to have room for {lacking}")
+                told = lacking
+            await asyncio.sleep(POLL_S)
+    finally:
+        if told:
+            request_resources(bundles=[])  # else the cluster would keep this room after the run
 
 
-def _refuse_missing(wanted: dict[str, float], offered: dict[str, float]) -> None:
-    if missing := _missing(wanted, offered):
-        raise ClusterError(f"cluster: the pools ask for {_text(wanted)}; the cluster lacks {_text(missing)}")
+def _nodes() -> list[Resources]:
+    """What each living node offers in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _missing(wanted: dict[str, float], offered: dict[str, float]) -> dict[str, float]:
-    return {name: amount - offered.get(name, 0) for name, amount in wanted.items() if amount > offered.get(name, 0)}
-
-
-def _text(resources: dict[str, float]) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
-
-
-def engine_group(recipe: Recipe, *, gpu: bool) -> PlacementGroup:
-    """One bundle per vLLM worker of one engine, packed on a node; the driver holds it for the whole run."""
-    generation = recipe.generation
-    bundle = {"CPU": max(generation.cpus, 0.01)} | ({"GPU": 1} if gpu else {})
-    group: PlacementGroup = placement_group([bundle] * generation.tensor_parallel, strategy="PACK")
-    return group
-
-
-def release(groups: list[PlacementGroup]) -> None:
-    """Give placement groups back."""
-    for group in groups:
-        remove_placement_group(group)
+def _refuse(wanted: Sequence[Ask], nodes: Sequence[Resources]) -> None:
+    """Raise where something finds no room: with what the cluster lacks as a whole or, if nothing, what fits none of its nodes."""
+    left = placement.unplaced(wanted, nodes)
+    if not left:
+        return
+    total, offered = placement.summed([ask.total for ask in wanted]), placement.summed(nodes)
+    lacking = {name: round(amount - offered.get(name, 0), 4) for name, amount in total.items() if amount > offered.get(name, 0)}
+    if lacking:
+        raise ClusterError(f"cluster: the pools ask for {placement.describe(total)}; the cluster lacks {placement.describe(lacking)}")
+    raise ClusterError(f"cluster: no node has room for {placement.describe_all(left)}")

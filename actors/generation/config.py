@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from actors.resources import CustomResources, Gpus
 from actors.section import Section
 
 
@@ -38,5 +39,17 @@ class GenerationConfig(Section):
     """CPU threads of one engine's model."""
     cpus: float = Field(0.25, ge=0)
     """Ray CPU share of one engine."""
+    gpus: Gpus = Field(1, gt=0, le=1)
+    """Share of a GPU for each of an engine's workers, where the cluster has any; below 1 others may have the rest of it."""
+    resources: CustomResources = Field(default_factory=dict)
+    """Custom Ray resources of one engine; it goes only to a node that offers them."""
     start_timeout_s: float = Field(600, gt=0)
     """Seconds an engine, a verifier or a reference actor may take to come up, also in place of one that died."""
+
+    @model_validator(mode="after")
+    def _shares_fairly(self) -> GenerationConfig:
+        if self.gpus < 1 and self.tensor_parallel > 1:
+            raise ValueError(f"gpus: {self.gpus:g} of a GPU; the workers of one engine (tensor_parallel) need a whole one each")
+        if self.gpus < 1 and self.gpu_memory_share > self.gpus:
+            raise ValueError(f"gpu_memory_share: {self.gpu_memory_share:g} of a GPU's memory, of which the engine has {self.gpus:g} (gpus)")
+        return self

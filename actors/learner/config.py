@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from actors.learner.objective_config import GmpoConfig, ObjectiveConfig
+from actors.resources import CustomResources, Gpus
 from actors.section import Section
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -202,8 +203,10 @@ class LearnerConfig(Section):
     """CPU threads of one rank."""
     cpus: float = Field(0.25, ge=0)
     """Ray CPU share of one rank."""
-    gpus: float = Field(1, ge=0)
-    """GPUs of one rank where the cluster has any."""
+    gpus: Gpus = Field(1, le=1)
+    """GPUs of one rank where the cluster has any; below 1 a single rank shares one."""
+    resources: CustomResources = Field(default_factory=dict)
+    """Custom Ray resources of one rank; it goes only to a node that offers them."""
     checkpoint_every: int = Field(10, gt=0)
     """Steps between two checkpoints; the last step always makes one."""
     keep_checkpoints: int = Field(2, ge=2)
@@ -219,6 +222,8 @@ class LearnerConfig(Section):
 
     @model_validator(mode="after")
     def _fits_itself(self) -> LearnerConfig:
+        if 0 < self.gpus < 1 and self.ranks > 1:
+            raise ValueError(f"gpus: {self.ranks} ranks need a whole GPU each; NCCL refuses two ranks on one")
         in_loss = self.kl.coefficient > 0 and self.kl.place == "loss"
         if self.skip_zero_advantage and (in_loss or self.entropy_coefficient > 0):
             raise ValueError("skip_zero_advantage: true would hide groups from the KL term and the entropy bonus; set it to false")

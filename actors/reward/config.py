@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from actors.resources import CustomResources
 from actors.section import Section
 
 
@@ -92,8 +93,12 @@ class RewardConfig(Section):
     """Punish responses that come near the token limit; reported as the part "overlong". By default none."""
     actors: int = Field(default=1, ge=1)
     """Reward actors in the pool."""
+    max_actors: int | None = Field(default=None, ge=1)
+    """Actors the pool may grow to while verification is behind, and shrinks from when it is not; by default it stays as it is."""
     cpus: float = Field(default=0.1, ge=0)
     """Ray CPU share of one reward actor."""
+    resources: CustomResources = Field(default_factory=dict)
+    """Custom Ray resources of one reward actor; it goes only to a node that offers them."""
     workers: int = Field(default=2, ge=1)
     """Verifier children per actor; each grades one response at a time and keeps about 100 MB."""
     cpu_limit_s: float = Field(default=5.0, gt=0)
@@ -122,6 +127,8 @@ class RewardConfig(Section):
         labels = [part.label for part in self.parts] + ["overlong"] * (self.overlong is not None)
         if twice := {label for label in labels if labels.count(label) > 1}:
             raise ValueError(f"parts: two parts are called {sorted(twice)[0]!r}; give them different names")
+        if self.max_actors is not None and self.max_actors < self.actors:
+            raise ValueError(f"max_actors: {self.max_actors} is less than actors ({self.actors})")
         if self.wall_limit_s < self.cpu_limit_s:
             raise ValueError(f"wall_limit_s: {self.wall_limit_s} is below cpu_limit_s ({self.cpu_limit_s})")
         return self

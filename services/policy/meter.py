@@ -12,6 +12,8 @@ from services.policy.desk import Desk
 from services.telemetry.metrics import ENDPOINT_METRICS
 from services.telemetry.prometheus import collectors
 
+ANSWERS = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Routes whose answers are counted: probes, scrapes and the page would hide how these fare."""
 STATUSES = (200, 304, 400, 401, 403, 404, 405, 413, 422, 429, 499, 500, 503)
 
 
@@ -41,6 +43,9 @@ class Meter:
         if residents.serving is not None:
             age_s, age_steps = look.age(residents.serving.manifest)
             self._set(step=residents.serving.step, age_s=age_s, age_steps=age_steps)
+        if (wanted := look.wanted) is not None:
+            self._set(wanted=wanted)
+        self._set(trouble=look.trouble is not None)
         self._set(running=residents.running, waiting=residents.waiting, engines=len(residents.slots), refused=len(look.refusals))
         self._of["serve/swaps"].inc(residents.swaps - self._swaps)
         self._swaps = residents.swaps
@@ -50,7 +55,7 @@ class Meter:
         return generate_latest(self._registry)
 
     def counting(self, app: ASGIApp) -> ASGIApp:
-        """The same application, its answers counted by status."""
+        """The same application, what it answers to questions counted by status."""
         requests = self._of["serve/requests"]
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +64,7 @@ class Meter:
                     requests.labels(message["status"]).inc()
                 await send(message)
 
-            await app(scope, receive, watched)
+            await app(scope, receive, watched if scope.get("path") in ANSWERS else send)
 
         return counted
 

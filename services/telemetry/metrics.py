@@ -3,8 +3,8 @@
 A metric is called `area/thing` in trackers and `gmpo_area_thing_unit` in Prometheus. To add one, add its line to `METRICS`;
 logging a name without a line raises MetricError. A name ending in `/*` declares a family, such as one figure per reward part.
 
-A gauge carries the value of its step, a counter the increment of its step (Prometheus adds them up), and a histogram one
-observation per step.
+A gauge carries the value of its step (where it is observed between steps, the present one), a counter the increment of its step
+(Prometheus adds them up), and a histogram one observation per step.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("reward/mean", "", "gauge", "Mean reward of the graded responses"),
     Metric("reward/std", "", "gauge", "Standard deviation of the reward"),
     Metric("reward/right", "fraction", "gauge", "Share of graded responses that are right"),
+    Metric("reward/responses", "responses", "counter", "Responses of the step, graded or not"),
     Metric("reward/parse_failures", "responses", "counter", "Responses without a readable answer (graded as wrong)"),
     Metric("reward/masked", "responses", "counter", "Responses left out because verification itself failed (timeout, crash, oom)"),
     Metric("reward/zero_advantage_groups", "groups", "counter", "Groups whose responses all earned the same reward"),
@@ -65,6 +66,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("generation/truncated", "responses", "counter", "Responses cut off at the token limit"),
     Metric("generation/empty", "responses", "counter", "Responses without a single token"),
     Metric("generation/engines_lost", "engines", "gauge", "Engines of this driver that died or hung and were replaced"),
+    Metric("generation/down", "engines", "gauge", "Engines that take no work: dead, hung or being replaced"),
     Metric("generation/running", "groups", "gauge", "Groups admitted and not yet ready"),
     # Replay queue.
     Metric("queue/depth", "groups", "gauge", "Groups ready to be claimed"),
@@ -74,6 +76,7 @@ METRICS: tuple[Metric, ...] = (
     # Staleness: version being trained minus the oldest version among a group's tokens.
     Metric("staleness/mean", "versions", "gauge", "Mean age of the groups of the step"),
     Metric("staleness/max", "versions", "gauge", "Greatest age of a group of the step"),
+    Metric("staleness/bound", "versions", "gauge", "Greatest age that the recipe admits (replay.max_staleness)"),
     # Learner, over the updates of the step.
     Metric("learner/loss", "", "gauge", "Loss: -J, KL term and entropy bonus, mean over the updates"),
     Metric("learner/grad_norm", "", "gauge", "Gradient norm before clipping, mean over the updates"),
@@ -105,6 +108,12 @@ METRICS: tuple[Metric, ...] = (
     # The step as a whole.
     Metric("step/seconds", "seconds", "histogram", "Time from one published version to the next"),
     Metric("step/version", "", "gauge", "Newest policy version"),
+    Metric(
+        "step/began",
+        "timestamp_seconds",
+        "gauge",
+        "Unix time since when the next step is under way, evaluations apart; 0 until the engines hold the first version",
+    ),
     Metric("step/samples_per_s", "samples_per_second", "gauge", "Responses trained on per second"),
     # Weight publication.
     Metric("weights/publish_s", "seconds", "histogram", "Time from pause to resume, probe included"),
@@ -123,19 +132,23 @@ METRICS: tuple[Metric, ...] = (
     # Held-out questions.
     Metric("eval/sampled", "fraction", "gauge", "Held-out accuracy of sampled answers"),
     Metric("eval/greedy", "fraction", "gauge", "Held-out accuracy of greedy answers"),
+    Metric("eval/running", "", "gauge", "1 while the held-out questions are being answered"),
     # Prompts and their lives.
     Metric("prompts/rejected", "prompts", "gauge", "Rows left out as malformed or too long"),
     Metric("ledger/trained", "prompts", "gauge", "Prompts trained on"),
     Metric("ledger/dropped", "prompts", "gauge", "Prompts dropped with a reason"),
     # The run.
+    Metric("run/steps", "steps", "gauge", "Step with which the run is done"),
     Metric("run/eta_s", "seconds", "gauge", "Time left at the present pace"),
 )
 
 ENDPOINT_METRICS: tuple[Metric, ...] = (
-    Metric("serve/requests", "requests", "counter", "Requests answered, by status; those refused are among them", ("status",)),
+    Metric("serve/requests", "requests", "counter", "Requests for an answer, by status; those refused are among them", ("status",)),
     Metric("serve/answer_s", "seconds", "histogram", "Time from a request's admission to its whole answer"),
     Metric("serve/first_token_s", "seconds", "histogram", "Time from a request's admission to the first piece of a streamed answer"),
     Metric("serve/step", "", "gauge", "Step of the version that `policy` means"),
+    Metric("serve/wanted", "step", "gauge", "Step of the version that `policy` is to mean: the promoted one, or the newest good one"),
+    Metric("serve/trouble", "", "gauge", "1 while the versions cannot be looked up; what was known before stands"),
     Metric("serve/age_s", "seconds", "gauge", "Time since the weights that `policy` means were written"),
     Metric("serve/age_steps", "steps", "gauge", "Steps trained since the version that `policy` means"),
     Metric("serve/running", "requests", "gauge", "Requests that an engine works on"),

@@ -36,6 +36,10 @@ class PrometheusSink:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Set gauges, add to counters, observe histograms."""
         del step  # Prometheus has its own clock; the step itself is the gauge step/version
+        self.observe(metrics)
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """The same without a step: figures of this moment."""
         for name, value in metrics.items():
             metric = declared(name)
             collector = self._collectors[metric.name]

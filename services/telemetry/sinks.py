@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from actors.errors import MetricError
 from services.telemetry.config import TelemetryConfig
 from services.telemetry.jsonl import JsonlSink
 from services.telemetry.metrics import declared
@@ -22,8 +23,8 @@ from services.telemetry.trackers import Sink, open_tracker, require_packages
 class Sinks:
     """Logs to every sink; refuses a metric that is not declared before any sink has seen the step."""
 
-    def __init__(self, sinks: tuple[Sink, ...], closing: ExitStack) -> None:
-        self._sinks = sinks
+    def __init__(self, sinks: tuple[Sink, ...], closing: ExitStack, page: PrometheusSink | None) -> None:
+        self._sinks, self._page = sinks, page
         self._closing = closing
 
     @property
@@ -37,6 +38,14 @@ class Sinks:
             declared(name)
         for sink in self._sinks:
             sink.log(step, metrics)
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Show gauges between two steps, on the page that is looked at at any time; MetricError for anything else."""
+        for name in metrics:
+            if declared(name).kind != "gauge":
+                raise MetricError(f"metric {name!r} is counted once a step and cannot be observed between two")
+        if self._page is not None:
+            self._page.observe(metrics)
 
     def close(self) -> None:
         """Close every sink, also where one of them fails to."""
@@ -62,9 +71,11 @@ def open_sinks(config: TelemetryConfig, run_dir: Path, run_name: str, resolved_c
             sinks.append(sink)
             opening.callback(sink.close)
 
+        page = None
         if config.prometheus.port is not None:
-            keep(PrometheusSink(host=config.prometheus.host, port=config.prometheus.port, run_name=run_name))
+            page = PrometheusSink(host=config.prometheus.host, port=config.prometheus.port, run_name=run_name)
+            keep(page)
         for tracker in config.trackers:
             keep(open_tracker(tracker, run_dir=run_dir, run_name=run_name, step=step, resolved_config=resolved_config))
         keep(JsonlSink(run_dir / "metrics.jsonl", step=step))
-        return Sinks(tuple(sinks), opening.pop_all())
+        return Sinks(tuple(sinks), opening.pop_all(), page)

@@ -103,6 +103,7 @@ class Conductor:
                     self._tasks.create_task(side)
                 await self._engines.begin()
                 self._console.event("policy published to the engines")
+                self._sinks.observe({"step/began": time.time()})
                 if self._step == 0 and self._held_out:
                     await self._evaluate()
                 self._tasks.create_task(self._feed())
@@ -244,6 +245,7 @@ class Conductor:
             if published is None:
                 break
             step = published.step
+            self._sinks.observe({"step/began": published.time})
             self._keep(published)
             self._published.put_nowait(published)
         self._published.put_nowait(None)
@@ -275,13 +277,14 @@ class Conductor:
         )
 
     async def _watch(self) -> None:
-        """Show the queue's present state between steps."""
-        groups = 1.0
+        """Show the present state of queue and engines between steps."""
+        groups, engines = 1.0, self._pools.generation
         while True:
             metrics: dict[str, float] = await self._queue.metrics.remote()
             metrics["queue/store_used"] = store_used()
             await self._admission.press(metrics["queue/store_used"] > FULL)
             self._console.observe(metrics)
+            self._sinks.observe(metrics | {"generation/down": float(len(engines.members) - len(engines.living))})
             if metrics["learner/attempts"] > groups:
                 groups = metrics["learner/attempts"]
                 self._console.event(f"the learner group was restarted after a failure (number {groups:.0f}); Ray's logs say why")
@@ -301,6 +304,7 @@ class Conductor:
             "step/seconds": seconds,
             "step/version": float(published.step),
             "step/samples_per_s": responses / seconds,
+            "reward/responses": float(responses),
             "generation/tokens_per_s": sum(sum(meta.lengths) for meta in metas) / seconds,
             "prompts/rejected": float(self._stream.rejected.count),
             "run/eta_s": elapsed / (published.step - self._start) * (self._recipe.run.steps - published.step),
@@ -311,7 +315,9 @@ class Conductor:
         return self._step == self._recipe.run.steps or bool(every and self._step % every == 0)
 
     async def _evaluate(self) -> Evaluation:
+        self._sinks.observe({"eval/running": 1.0})
         evaluation = await evaluate(self._recipe, self._pools, self._stages, self._held_out, self._step)
+        self._sinks.observe({"eval/running": 0.0, "step/began": time.time()})
         self._run.append_evaluation(evaluation.row())
         self._console.observe(evaluation.metrics())
         text = f"held-out accuracy at step {self._step}: {evaluation.sampled:.3f} sampled, {evaluation.greedy:.3f} greedy"

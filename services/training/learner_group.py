@@ -64,12 +64,18 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
 
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(recipe.health.answer_s))  # how Ray Train's controller is told
     learner = recipe.learner
-    resources = {"CPU": learner.cpus} | ({"GPU": learner.gpus} if gpu else {})
+    on_gpu = gpu and learner.gpus > 0
+    resources = {"CPU": learner.cpus} | ({"GPU": learner.gpus} if on_gpu else {}) | learner.resources
     trainer = TorchTrainer(
         learn,
         train_loop_config={"spec": spec},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),  # offloaded gradients meet on the CPU
-        scaling_config=ScalingConfig(num_workers=learner.ranks, use_gpu=gpu, resources_per_worker=resources),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if on_gpu else "gloo"),  # offloaded gradients meet on the CPU
+        scaling_config=ScalingConfig(
+            num_workers=learner.ranks,
+            use_gpu=on_gpu,
+            resources_per_worker=resources,
+            placement_strategy="PACK",  # ranks talk at every update: on one node, or as few as have room
+        ),
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=run.storage,

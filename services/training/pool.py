@@ -9,6 +9,7 @@ work before the new one is ready:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -32,7 +33,7 @@ Process = tuple[int, str]
 """(process id, Ray node)."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Member:
     """One actor of a pool."""
 
@@ -71,7 +72,9 @@ class Pool:
         self, handles: Sequence[Any], *, wake: Wake, health: Health = _well, answer_s: float = 60.0, start_s: float = 600.0
     ) -> None:
         """`health` raises, within `answer_s`, where an actor is not well; `wake` brings up a fresh process, within `start_s`."""
-        self.members = tuple(Member(index, handle) for index, handle in enumerate(handles))
+        self.members = [Member(index, handle) for index, handle in enumerate(handles)]
+        self._numbers = itertools.count(len(self.members))
+        self._watches: dict[int, asyncio.Task[None]] = {}  # by member
         self._health, self._wake = health, wake
         self._answer_s, self._start_s = answer_s, start_s
         self._changed = asyncio.Condition()
@@ -105,13 +108,32 @@ class Pool:
     async def watch(self, *, every_s: float) -> None:
         """Look after all members until cancelled, or until there is no run for them: one health call every so often, or at a suspicion."""
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with asyncio.TaskGroup() as self._tasks:
                 for member in self.members:
-                    tasks.create_task(self._look_after(member, every_s))
+                    self._watch(member, every_s)
         except* QueueClosed:
             async with self._changed:
                 self._abandoned = True
                 self._changed.notify_all()
+
+    def _watch(self, member: Member, every_s: float) -> None:
+        self._every_s = every_s
+        self._watches[member.index] = self._tasks.create_task(self._look_after(member, every_s))
+
+    async def add(self, handle: Any) -> None:
+        """Have another actor take work once it is ready; only while `watch` runs. Raises as `start` does, and nothing is added then."""
+        member = Member(next(self._numbers), handle)
+        await self._bring_up(member)
+        self.members.append(member)
+        self._watch(member, self._every_s)
+
+    def let_go(self) -> Member | None:
+        """Take the youngest member without work out of the pool, if there is one; its actor is the caller's to end."""
+        member = next((member for member in reversed(self.members) if member.up and not member.load), None)
+        if member is not None:
+            self.members.remove(member)
+            self._watches.pop(member.index).cancel()
+        return member
 
     def suspect(self, member: Member) -> None:
         """Something went wrong with a member: it is looked at, and gets no work before it is found well."""

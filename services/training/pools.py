@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from actors.reference.scorer import ReferenceScorer
 from actors.replay.messages import QueueSpec
 from actors.replay.queue import ReplayQueue
 from actors.reward.pool import Verifier
-from services import cluster
+from services import placement
+from services.cluster import PAYLOADS_STAY
 from services.config import Recipe
+from services.training.growth import Growth
 from services.training.pool import Member, Pool
 from services.training.recorder import Recorder
 from services.training.rundir import RunDirectory
@@ -46,27 +48,34 @@ class Pools:
         engines = [self._engine(recipe, spec) for spec in specs]
         pool = partial(Pool, answer_s=recipe.health.answer_s, start_s=recipe.generation.start_timeout_s)
         self.generation = pool(engines, wake=_started, health=lambda engine: engine.health.remote())
-        options = {"max_concurrency": MAX_CONCURRENCY, "max_restarts": -1, "runtime_env": {"env_vars": cluster.PAYLOADS_STAY}}
-        reward = ray.remote(Verifier).options(num_cpus=recipe.reward.cpus, **options)
-        verifiers = [reward.remote(recipe.reward, tuple(tasks)) for _ in range(recipe.reward.actors)]
-        self.reward = pool(verifiers, wake=_ready)
+        options = {"max_concurrency": MAX_CONCURRENCY, "max_restarts": -1, "runtime_env": {"env_vars": PAYLOADS_STAY}}
+        room = placement.options(cpus=recipe.reward.cpus, gpus=0, resources=recipe.reward.resources)
+        reward = ray.remote(Verifier).options(**room, **options)
+        verifier = partial(reward.remote, recipe.reward, tuple(tasks))
+        self.reward = pool([verifier() for _ in range(recipe.reward.actors)], wake=_ready)
         self.recorder: Any = ray.remote(Recorder).options(num_cpus=0, scheduling_strategy=_here(), **FOREVER).remote(rollouts)
         self._recorders = pool([self.recorder], wake=_nothing)
-        self.reference = pool(_reference_actors(recipe, model, options, gpu=gpu), wake=_ready)
+        scorer = _scorer(recipe, model, options, gpu=gpu)
+        self.reference = pool([scorer() for _ in range(recipe.reference.actors if recipe.reference.enabled else 0)], wake=_ready)
+        self._growths = []
+        if recipe.reward.max_actors is not None:
+            self._growths.append(Growth(self.reward, verifier, most=recipe.reward.max_actors, closable=True))
+        if recipe.reference.enabled and recipe.reference.max_actors is not None:
+            self._growths.append(Growth(self.reference, scorer, most=recipe.reference.max_actors, closable=False))
 
     def _engine(self, recipe: Recipe, spec: EngineSpec) -> Any:
-        group = cluster.engine_group(recipe, gpu=spec.gpu)
+        group = placement.engine_group(recipe, gpu=spec.gpu)
         self._groups.append(group)
         whole = spec.gpu and recipe.generation.tensor_parallel == 1
         return (
             ray.remote(Engine)
             .options(
                 num_cpus=recipe.generation.cpus,
-                num_gpus=1 if whole else 0,
+                num_gpus=recipe.generation.gpus if whole else 0,
                 max_concurrency=MAX_CONCURRENCY,
                 max_restarts=-1,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True),
-                runtime_env={"env_vars": cluster.PAYLOADS_STAY | engine_environment(spec)},
+                runtime_env={"env_vars": PAYLOADS_STAY | engine_environment(spec)},
             )
             .remote(spec)
         )
@@ -77,10 +86,12 @@ class Pools:
         return seconds
 
     async def watch(self) -> None:
-        """Replace what dies or hangs, until cancelled."""
+        """Replace what dies or hangs, and let pools follow their work, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for pool in self._all:
                 tasks.create_task(pool.watch(every_s=self._health.every_s))
+            for growth in self._growths:
+                tasks.create_task(growth.follow())
 
     @property
     def _all(self) -> tuple[Pool, Pool, Pool, Pool]:
@@ -94,7 +105,7 @@ class Pools:
         for pool in self._all:
             for member in pool.members:
                 ray.kill(member.handle)
-        cluster.release(self._groups)
+        placement.release(self._groups)
 
 
 async def _started(member: Member) -> float:
@@ -124,14 +135,14 @@ def engine_spec(recipe: Recipe, model: str, index: int, *, gpu: bool, transport:
     )
 
 
-def _reference_actors(recipe: Recipe, model: str, options: Mapping[str, Any], *, gpu: bool) -> list[Any]:
+def _scorer(recipe: Recipe, model: str, options: Mapping[str, Any], *, gpu: bool) -> Callable[[], Any]:
+    """Starts a reference actor."""
     config = recipe.reference
-    if not config.enabled:
-        return []
-    scorer = ray.remote(ReferenceScorer).options(num_cpus=config.cpus, num_gpus=config.gpus if gpu else 0, **options)
+    room = placement.options(cpus=config.cpus, gpus=config.gpus if gpu else 0, resources=config.resources)
+    scorer = ray.remote(ReferenceScorer).options(**room, **options)
     kl = recipe.learner.kl
     estimator = kl.estimator if kl.place == "reward" and kl.coefficient > 0 else None
-    return [scorer.remote(model, recipe.policy.dtype, recipe.generation.temperature, config, estimator) for _ in range(config.actors)]
+    return partial(scorer.remote, model, recipe.policy.dtype, recipe.generation.temperature, config, estimator)
 
 
 def replay_queue(recipe: Recipe, run: RunDirectory, ledger: Sequence[Sequence[Any]], step: int) -> Any:

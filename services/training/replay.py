@@ -25,7 +25,7 @@ from actors.replay.history import read
 from actors.replay.ledger import State
 from actors.replay.messages import Arrival
 from actors.weights.version import version_path
-from services import cluster
+from services import cluster, placement
 from services.config import Recipe, load_recipe, parse_recipe, resolved
 from services.telemetry.sinks import Sinks, open_sinks
 from services.training import learner_group
@@ -80,7 +80,7 @@ def replay(run_dir: Path, objective: Mapping[str, Any] | None, tell: Callable[[s
     with contextlib.closing(run):
         run.open()
         with contextlib.closing(open_sinks(recipe.telemetry, run.path, recipe.run.name, resolved(recipe))) as sinks:
-            cluster.connect(recipe.cluster)
+            cluster.connect(recipe.cluster, custom=placement.custom(recipe))
             try:
                 asyncio.run(_drive(recipe, run, str(version_path(run_dir.absolute() / "policies", 0)), batches, sinks, tell))
             finally:

@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -33,8 +34,9 @@ from services.config import Recipe, differing_keys, dump, resolved
 from services.policy import orders
 from services.telemetry.atomic import write_atomically
 
-MAY_DIFFER = ("run.root", "learner.ranks", "serve.")
-"""Settings with which a run may go on though they have changed: where it lies, how many ranks share the work, how it is served."""
+MAY_DIFFER = re.compile(r"run\.root$|learner\.ranks$|serve\.|cluster\.|[a-z]+\.(cpus|gpus|actors|max_actors|resources)(\.|$)")
+"""Settings with which a run may go on though they have changed: where it lies, how many ranks share the work, how it is served, and on
+what: nodes come and go, and another cluster is made of others."""
 
 CHECKPOINTS, CONFIG, EVALUATIONS, LEDGER, METRICS = "checkpoints", "config.yaml", "evaluation.jsonl", "ledger.jsonl", "metrics.jsonl"
 EVALUATED, LOCK, POLICIES, STOP = "evaluations", "driver.lock", "policies", "stop"
@@ -175,7 +177,7 @@ def recipe_of(run_dir: Path) -> Path:
 
 def _check_equal(existing: Path, ours: dict[str, Any]) -> None:
     theirs = yaml.safe_load(existing.read_text(encoding="utf-8"))
-    differing = [key for key in differing_keys(ours, theirs) if not key.startswith(MAY_DIFFER)]
+    differing = [key for key in differing_keys(ours, theirs) if not MAY_DIFFER.match(key)]
     if differing:
         keys = "\n".join(differing)
         raise ConfigError(f"{existing} belongs to a run with other settings; choose another run.name or the same values of:\n{keys}")

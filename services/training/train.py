@@ -27,7 +27,7 @@ from actors.reward.pool import Verifier
 from actors.reward.verifiers import CODE, known
 from actors.weights.shelf import Shelf
 from actors.weights.version import committed_steps, version_path
-from services import cluster
+from services import cluster, placement
 from services.config import Recipe, resolved
 from services.policy import ingress
 from services.telemetry.console import Console, open_console, screen
@@ -78,9 +78,11 @@ def train(recipe: Recipe) -> Path:
         with contextlib.closing(open_sinks(recipe.telemetry, run.path, recipe.run.name, resolved(recipe), step=step)) as sinks:
             for place in sinks.where:
                 console.event(f"writing {place}")
+            bounds = {"run/steps": recipe.run.steps, "staleness/bound": recipe.replay.max_staleness}
+            sinks.observe({"step/version": step, **bounds})
             if recipe.serve.during_training and cluster.is_own_cluster(recipe.cluster):
                 ingress.prepare(recipe.serve)
-            cluster.connect(recipe.cluster)
+            cluster.connect(recipe.cluster, custom=placement.custom(recipe))
             try:
                 asyncio.run(_Run(recipe, run, console, sinks, stream, model).drive(checkpoint, resuming=resuming))
             finally:
@@ -299,4 +301,5 @@ def _ending(step: int, steps: int, seconds: float) -> str:
 def _transport(recipe: Recipe, *, gpu: bool) -> str:
     if recipe.weights.transport != "auto":
         return recipe.weights.transport
-    return "nccl" if gpu and recipe.learner.gpus >= 1 else "gloo"
+    whole = min(recipe.learner.gpus, recipe.generation.gpus) >= 1  # NCCL refuses two ranks on one device
+    return "nccl" if gpu and whole else "gloo"

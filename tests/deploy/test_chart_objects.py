@@ -55,7 +55,14 @@ MONITORING = {
         {
             "selector": _exactly({"matchLabels": TEXTS}),
             "podMetricsEndpoints": _some(
-                _exactly({"port": TEXT}, interval=TEXT, scrapeTimeout=TEXT, path=TEXT, authorization=_exactly({"credentials": KEY}))
+                _exactly(
+                    {"port": TEXT},
+                    interval=TEXT,
+                    scrapeTimeout=TEXT,
+                    path=TEXT,
+                    authorization=_exactly({"credentials": KEY}),
+                    relabelings=_some(_exactly({"targetLabel": TEXT, "replacement": TEXT})),
+                )
             ),
         },
         jobLabel=TEXT,

@@ -1,71 +1,61 @@
-"""`ray job submit` of the checkout against a cluster with token authentication."""
+"""Jobs of the checkout against a cluster with token authentication: submitted, left alone, and stopped with a checkpoint."""
 
 from __future__ import annotations
 
-import os
-import secrets
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.integration.conftest import MARK, ROOT, Gmpo
-from tests.ports import free_port
+from services.ledger import audit_run
+from tests.integration.conftest import QUICK, ROOT, Gmpo, steps_logged
+from tests.integration.head import RAY, Head, running_head, status
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-RAY = Path(sys.executable).with_name("ray")
-SMALL = ("run.steps=2", "run.prompts_per_step=4", "generation.group_size=4", "learner.updates_per_step=2", "prompts.held_out=0")
-
-
-def status(url: str, token: str | None) -> int:
-    """HTTP status of the dashboard's answer; 0 while nothing listens."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        with urlopen(Request(url, headers=headers), timeout=5) as answer:
-            return int(answer.status)
-    except HTTPError as error:
-        return error.code
-    except (URLError, OSError):
-        return 0
+RECIPE = ("deploy/recipes/tiny.yaml", *QUICK, "run.steps=2000", "replay.max_staleness=1")
+PATIENCE_S = 240
 
 
 @pytest.fixture
-def cluster(gmpo: Gmpo) -> Iterator[tuple[str, dict[str, str]]]:
-    """(dashboard URL, environment) of a head node on loopback."""
-    port, dashboard, agent = free_port(), free_port(), free_port()  # of its own, beside whatever Ray runs here
-    environment = os.environ | {MARK: gmpo.mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    command = [str(RAY), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"]
-    command.append(f"--dashboard-agent-listen-port={agent}")
-    with gmpo.output.open("a") as output:
-        head = subprocess.Popen(
-            [*command, "--num-cpus=2", "--object-store-memory=300000000"], env=environment, stdout=output, stderr=output
-        )
-    url = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 90
-    while status(f"{url}/api/version", environment["RAY_AUTH_TOKEN"]) != 200:
-        assert head.poll() is None and time.monotonic() < deadline, gmpo.output.read_text()
-        time.sleep(0.2)
-    yield url, environment
-    head.send_signal(signal.SIGTERM)
-    head.wait(60)
+def head(gmpo: Gmpo) -> Iterator[Head]:
+    """A head that gives a stopped job the time for its checkpoint."""
+    with running_head(gmpo, RAY_JOB_STOP_WAIT_TIME_S="120") as running:
+        yield running
 
 
-def test_a_submitted_job_trains_and_a_stranger_is_refused(gmpo: Gmpo, warm_model: Path, cluster: tuple[str, dict[str, str]]) -> None:
-    url, environment = cluster
-    assert status(f"{url}/api/jobs/", None) == 401
-    submit = [str(RAY), "job", "submit", f"--address={url}", "--working-dir=.", "--", sys.executable, "-m", "services.cli", "train"]
-    job = [*submit, "deploy/recipes/tiny.yaml", *SMALL]
+def until(reached: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for it; fails where the process ends before, or after a while."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
 
-    relative = subprocess.run(job, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert relative.returncode != 0
-    assert "run.root" in relative.stdout + relative.stderr
 
-    done = subprocess.run([*job, f"run.root={gmpo.root}"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len((gmpo.root / "tiny" / "metrics.jsonl").read_text().splitlines()) == 2
+def test_a_job_trains_on_its_own_and_is_stopped_with_a_checkpoint(gmpo: Gmpo, warm_model: Path, head: Head) -> None:
+    assert status(f"{head.url}/api/jobs/", None) == 401
+    submit = (str(RAY), "job", "submit", f"--address={head.url}", "--runtime-env=deploy/jobs/runtime_env.yaml", "--")
+    refused = head.try_run(*submit, "python", "-m", "services.cli", "train", *RECIPE, cwd=ROOT)
+    assert refused.returncode != 0
+    assert "run.root" in refused.stdout + refused.stderr  # relative: it would be lost with the job's copy of the checkout
+
+    run, log = gmpo.root / "tiny", gmpo.root / "submit.log"
+    command = [sys.executable, "deploy/jobs/submit.py", f"--address={head.url}", *RECIPE, f"run.root={gmpo.root}"]
+    with log.open("wb") as output:
+        follower = subprocess.Popen(command, cwd=ROOT, env=head.environment | {"PYTHONPATH": str(ROOT)}, stdout=output, stderr=output)
+    until(lambda: steps_logged(run) >= 2 and "step 2/" in log.read_text(), follower, log)
+    (job,) = re.findall(r"submitted (\w+)", log.read_text())
+    follower.send_signal(signal.SIGINT)
+    assert follower.wait(60) == 0, log.read_text()
+    assert f"{job} goes on" in log.read_text()
+
+    stopped = head.run(str(RAY), "job", "stop", f"--address={head.url}", job)
+    assert "was stopped" in stopped, stopped
+    assert "stopped after step" in head.run(str(RAY), "job", "logs", f"--address={head.url}", job)
+    audit, violations = audit_run(run)
+    assert violations == () and audit.account.steps >= 2
+    assert audit.account.committed == audit.account.steps

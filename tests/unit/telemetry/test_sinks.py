@@ -89,6 +89,19 @@ def test_prometheus_shows_every_metric_from_the_start_and_frees_its_port() -> No
     PrometheusSink(host="127.0.0.1", port=sink.port, run_name="run").close()
 
 
+def test_between_steps_gauges_reach_the_page_alone_and_nothing_is_counted(tmp_path: Path) -> None:
+    config = TelemetryConfig(prometheus=PrometheusConfig(port=0))
+    with open_sinks(config, tmp_path, "run", CONFIG) as sinks:
+        sinks.log(1, {"weights/failures": 0.0})
+        sinks.observe({"weights/failures": 2.0})
+        port = int(sinks.where[0].split(":")[2].partition("/")[0])
+        assert scrape(port)["gmpo_weights_failures_publications"] == 2
+        with pytest.raises(MetricError, match="generation/tokens"):
+            sinks.observe({"generation/tokens": 1.0})
+    assert steps_of(tmp_path) == [1]
+    assert '"weights/failures": 0.0' in (tmp_path / "metrics.jsonl").read_text()
+
+
 def test_a_taken_port_is_a_config_error_that_leaves_nothing_open(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         config = TelemetryConfig(prometheus=PrometheusConfig(port=server.getsockname()[1]))

@@ -118,6 +118,9 @@ class Log:
         assert all(declared(name) for name in metrics)
         self.steps.append(metrics)
 
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        assert all(declared(name).kind == "gauge" for name in metrics)
+
 
 @dataclass
 class Run:

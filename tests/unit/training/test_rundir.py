@@ -161,6 +161,14 @@ def test_a_run_goes_on_with_another_number_of_ranks(opened: Open) -> None:
     assert opened("learner.ranks=3")[1]
 
 
+def test_a_run_goes_on_elsewhere_in_the_cluster_and_on_another_one(opened: Open) -> None:
+    did_a_step(opened("generation.resources={engines: 1}")[0])
+    moved = ("generation.resources={gpus: 2}", "learner.cpus=3", "reward.actors=5", "reward.max_actors=7", "cluster.address=elsewhere:6379")
+    assert opened(*moved)[1]
+    with pytest.raises(ConfigError, match=r"generation\.engines"):
+        opened(*moved, "generation.engines=2")
+
+
 def a_version(policies: Path, step: int) -> Path:
     """A directory that counts as one."""
     (policies / f"step-{step}").mkdir(parents=True)
