@@ -24,20 +24,34 @@
     ├── MetricError                 a figure was logged that no one declared
     ├── PolicyVersionError          a version directory does not match its manifest
     │   └── UnknownVersion          nobody has a version of this name
-    └── NotResident                 a version is not in memory, and cannot be just now
+    ├── NotResident                 a version is not in memory, and cannot be just now
+    └── Interrupted                 the run was ended for another machine to go on with it; exit status 75
 
 All of them survive pickling, so that they cross process borders whole.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class GmpoError(Exception):
     """Root of the tree."""
 
+    status: ClassVar[int] = 1
+    """Exit status of a command that ends so."""
+
 
 class UsageError(GmpoError):
     """Raised before anything starts; the command line turns it into one message and exit status 2."""
+
+    status = 2
+
+
+class Interrupted(GmpoError):
+    """A run that ended with a checkpoint and is to be submitted again: for who started it, neither done nor broken."""
+
+    status = 75  # EX_TEMPFAIL: try again
 
 
 class ConfigError(UsageError):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from actors.errors import GmpoError, UsageError
+from actors.errors import GmpoError
 from services.bench import commands as benchmarks
 from services.config import dump, load_recipe
 from services.evaluation import commands as evaluations
@@ -29,7 +29,7 @@ RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
 
 
 def verb(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
-    """Register a verb; its errors become messages and exit status 2 (the person's) or 1 (the run's)."""
+    """Register a verb; its errors become messages and their exit status."""
 
     @group.command(name=function.__name__.strip("_"))
     @wraps(function)
@@ -38,7 +38,7 @@ def verb(function: Callable[..., None], group: typer.Typer = app) -> Callable[..
             function(*args, **kwargs)
         except GmpoError as error:
             screen(stderr=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+            raise typer.Exit(error.status) from None
 
     return command
 
@@ -90,11 +90,15 @@ def replay(
 
 
 @verb
-def stop(run: RunPath) -> None:
+def stop(
+    run: RunPath,
+    here: Annotated[bool, typer.Option("--here", help="Only if it is driven by this machine.")] = False,
+    resubmit: Annotated[bool, typer.Option("--resubmit", help="It ends with status 75, by which it is tried again.")] = False,
+) -> None:
     """Ask a run to checkpoint and end."""
     from services.training.rundir import request_stop
 
-    holder = request_stop(run)
+    holder = request_stop(run, here=here, resubmit=resubmit)
     screen().print(f"asked {holder} to checkpoint and end", markup=False, highlight=False)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import urlsplit
 
 import ray
 from ray._private import ray_constants
@@ -25,7 +27,7 @@ PASSED_ON = ("HF_", "WANDB_", "MLFLOW_", "NCCL_", "GLOO_")
 PAYLOADS_STAY = {"RAY_max_direct_call_object_size": str(16 * 1024)}
 """Environment of actors that make groups: from 16 KiB on these stay in the object store of their node. Ray's own limit is 100 KiB; what
 is smaller travels with the answer to the driver, and from there with the call to the next pool."""
-SECRET = ("TOKEN", "KEY", "PASSWORD", "SECRET")
+SECRET = ("TOKEN", "KEY", "PASS", "SECRET", "CREDENTIAL")
 POLL_S = 2.0
 
 
@@ -36,6 +38,11 @@ def has_gpu(config: ClusterConfig) -> bool:
     if ray.is_initialized():
         return bool(ray.cluster_resources().get("GPU", 0) > 0)
     return local_gpus() > 0
+
+
+def knows_gpus(config: ClusterConfig) -> bool:
+    """Whether `has_gpu` can say; a cluster of others only once it is connected: the driver's machine may be the one without GPUs."""
+    return config.device != "auto" or ray.is_initialized() or is_own_cluster(config)
 
 
 def local_gpus() -> int:
@@ -76,13 +83,27 @@ def connect(config: ClusterConfig, *, custom: Resources | None = None) -> None:
         address=config.address or "auto",
         log_to_driver=config.log_to_driver,
         logging_level=logging.ERROR,
-        runtime_env={"env_vars": {name: value for name, value in os.environ.items() if _passed_on(name)}},
+        runtime_env={"env_vars": passed_on(os.environ)},
     )
 
 
-def _passed_on(name: str) -> bool:
-    """Ray writes what it passes on into its log files: secrets are the cluster's to give."""
-    return name.startswith(PASSED_ON) and not name.endswith(SECRET)
+def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that every actor of a foreign cluster gets from the driver.
+
+    Not secrets, since Ray writes what it passes on into its log files: those are the cluster's to give. And not what the job's own
+    runtime environment passes on already: Ray refuses a name that comes twice.
+    """
+    job = json.loads(environment.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    already = job.get("env_vars") or {}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(PASSED_ON) and name not in already and not _is_secret(name, value)
+    }
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return any(word in name for word in SECRET) or bool(urlsplit(value).password)
 
 
 def _refuse_open(config: ClusterConfig, mode: str | None) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
-from actors.errors import EngineError
+from actors.errors import GmpoError
 from services.training.pool import Member, Pool
 
 LOOK_S = 1.0
@@ -70,8 +70,8 @@ class Growth:
         try:
             await self._pool.add(handle)
             added = True
-        except (EngineError, RayActorError):
-            return
+        except (GmpoError, RayError):
+            return  # no room, or a node that cannot run it: the pool itself is well
         finally:
             if not added:
                 ray.kill(handle)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from actors.errors import GmpoError
 from services.config import Recipe
 from services.evaluation.watch import watch
 from services.policy.catalogue import Catalogue
 from services.policy.endpoint import Endpoint, serve_run
+from services.telemetry.atomic import write_atomically
 from services.training.rundir import RunDirectory
 
 POLL_S = 1.0
+KEY = "endpoint.key"
+"""File in the run directory, while the endpoint is up."""
 
 
 async def answer_while_training(recipe: Recipe, run: RunDirectory, tell: Callable[[str], None]) -> None:
@@ -27,12 +31,21 @@ async def answer_while_training(recipe: Recipe, run: RunDirectory, tell: Callabl
         tell(f"the run goes on without an endpoint: {error}")
         return
     try:
-        tell(f"answering at {endpoint.url}/v1" + (f", page {endpoint.url}/#key={endpoint.key}" if endpoint.key else ""))
+        tell(f"answering at {endpoint.url}/v1" + _keep(endpoint, recipe, run.path / KEY))
         if recipe.evaluation.live.every:
             await _evaluate(recipe, run, endpoint, tell)
         await asyncio.Event().wait()
     finally:
+        (run.path / KEY).unlink(missing_ok=True)
         await asyncio.to_thread(endpoint.close)
+
+
+def _keep(endpoint: Endpoint, recipe: Recipe, file: Path) -> str:
+    """Where there are no lasting keys, put this endpoint's own into a file of the run's owner: what is told ends up in logs."""
+    if endpoint.key is None or recipe.serve.keys_file is not None:
+        return ""
+    write_atomically(file, endpoint.key, mode=0o600)
+    return f", admin key in {file}"
 
 
 async def _evaluate(recipe: Recipe, run: RunDirectory, endpoint: Endpoint, tell: Callable[[str], None]) -> None:

@@ -39,6 +39,7 @@ class Member:
 
     index: int
     handle: Any
+    spare: bool = False  # came after the start: the pool can do without it
     up: bool = False
     load: int = 0
     ended: bool = False  # its last process was ended by us, so its death is nobody's fault
@@ -122,18 +123,25 @@ class Pool:
 
     async def add(self, handle: Any) -> None:
         """Have another actor take work once it is ready; only while `watch` runs. Raises as `start` does, and nothing is added then."""
-        member = Member(next(self._numbers), handle)
+        member = Member(next(self._numbers), handle, spare=True)
         await self._bring_up(member)
-        self.members.append(member)
+        if self._abandoned:
+            raise EngineError("the run is too far at its end for another actor")
         self._watch(member, self._every_s)
+        self.members.append(member)
 
     def let_go(self) -> Member | None:
         """Take the youngest member without work out of the pool, if there is one; its actor is the caller's to end."""
         member = next((member for member in reversed(self.members) if member.up and not member.load), None)
         if member is not None:
-            self.members.remove(member)
-            self._watches.pop(member.index).cancel()
+            self._watches[member.index].cancel()
+            self._drop(member)
         return member
+
+    def _drop(self, member: Member) -> None:
+        member.up = False
+        self.members.remove(member)
+        del self._watches[member.index]
 
     def suspect(self, member: Member) -> None:
         """Something went wrong with a member: it is looked at, and gets no work before it is found well."""
@@ -164,8 +172,13 @@ class Pool:
             if (why := await self._ailment(member)) is not None:
                 async with self._changed:
                     member.up, member.deaths = False, member.deaths + (not member.ended)
+                    if member.spare:
+                        self._drop(member)
                     self._changed.notify_all()
                 await self.lost(member, why)
+                if member.spare:  # not worth waiting for: if work piles up, the pool grows again
+                    ray.kill(member.handle)
+                    return
                 await self._bring_up(member)
             elif not member.up:
                 await self._admit(member)

@@ -21,6 +21,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +41,12 @@ what: nodes come and go, and another cluster is made of others."""
 
 CHECKPOINTS, CONFIG, EVALUATIONS, LEDGER, METRICS = "checkpoints", "config.yaml", "evaluation.jsonl", "ledger.jsonl", "metrics.jsonl"
 EVALUATED, LOCK, POLICIES, STOP = "evaluations", "driver.lock", "policies", "stop"
+RESUBMIT = "resubmit"
+"""What the file STOP says where the run is to go on elsewhere."""
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray for the entrypoint of a job."""
+HANDOVER_S, HANDOVER_POLL_S = 360.0, 1.0
+"""Seconds a job waits for the driver before it to let go of the run: the chart gives that one 300 to write its checkpoint."""
 
 
 class RunDirectory:
@@ -52,7 +59,7 @@ class RunDirectory:
 
     def check(self) -> None:
         """ConfigError if the directory belongs to another recipe, or would be lost. Changes nothing."""
-        if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # set by Ray for the entrypoint of a job
+        if IN_JOB in os.environ:
             _refuse_relative_root(self._recipe.run.root)
         if self.begun:
             _check_equal(self.path / CONFIG, resolved(self._recipe))
@@ -127,6 +134,10 @@ class RunDirectory:
         """True once someone asked the run to stop."""
         return (self.path / STOP).exists()
 
+    def to_be_resubmitted(self) -> bool:
+        """Whether who asked the run to stop wants it to go on elsewhere."""
+        return self.stop_requested() and (self.path / STOP).read_text(encoding="utf-8") == RESUBMIT
+
     def rewind(self, step: int) -> None:
         """Forget evaluations of steps that will be done again."""
         file = self.path / EVALUATIONS
@@ -140,31 +151,46 @@ class RunDirectory:
             file.write(json.dumps(row) + "\n")
 
     def _acquire(self) -> None:
+        """Lock the directory. In a Ray job the one before may still write its last checkpoint, and is waited for; else ConfigError."""
         lock = (self.path / LOCK).open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            lock.close()
-            raise ConfigError(f"run.name: {self.path} is in use by {holder}") from None
+        deadline = time.monotonic() + (HANDOVER_S if IN_JOB in os.environ else 0)
+        while not _locked(lock):
+            if time.monotonic() >= deadline:
+                lock.seek(0)
+                holder = lock.read().strip() or "another process"
+                lock.close()
+                raise ConfigError(f"run.name: {self.path} is in use by {holder}")
+            time.sleep(HANDOVER_POLL_S)
         lock.truncate(0)
         lock.write(f"{socket.gethostname()} pid {os.getpid()}")
         lock.flush()
         self._lock = lock
 
 
-def request_stop(run_dir: Path) -> str:
-    """Ask the driver of a run to checkpoint and end; returns who that is. ConfigError if there is no such run, or nobody drives it."""
+def request_stop(run_dir: Path, *, here: bool = False, resubmit: bool = False) -> str:
+    """Ask the driver of a run to checkpoint and end; returns who that is.
+
+    here: only a driver on this machine; resubmit: it then ends as `Interrupted`, for whoever started it to start it again. ConfigError
+    if there is no such run, or no such driver.
+    """
     recipe_of(run_dir)
     with (run_dir / LOCK).open("a+", encoding="utf-8") as lock:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _locked(lock):
             raise ConfigError(f"nobody drives {run_dir}")
         lock.seek(0)
         holder = lock.read().strip()
-    (run_dir / STOP).touch()
+    if here and holder.partition(" pid ")[0] != socket.gethostname():
+        raise ConfigError(f"{run_dir} is driven by {holder}, not by this machine ({socket.gethostname()})")
+    (run_dir / STOP).write_text(RESUBMIT if resubmit else "", encoding="utf-8")
     return holder
+
+
+def _locked(file: IO[str]) -> bool:
+    """Try to take a file's lock, which lasts until it is closed."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def recipe_of(run_dir: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from actors.errors import ConfigError, QueueClosed
+from actors.errors import ConfigError, Interrupted, QueueClosed
 from actors.learner.checkpoint import LEDGER
 from actors.learner.checkpoint_store import Stored, stored, uncommit
 from actors.modeling.config import TinyPolicy
@@ -82,12 +82,17 @@ def train(recipe: Recipe) -> Path:
             sinks.observe({"step/version": step, **bounds})
             if recipe.serve.during_training and cluster.is_own_cluster(recipe.cluster):
                 ingress.prepare(recipe.serve)
+            known = cluster.knows_gpus(recipe.cluster)
             cluster.connect(recipe.cluster, custom=placement.custom(recipe))
             try:
-                asyncio.run(_Run(recipe, run, console, sinks, stream, model).drive(checkpoint, resuming=resuming))
+                if not known:
+                    check_device(recipe, gpu=cluster.has_gpu(recipe.cluster))
+                done = asyncio.run(_Run(recipe, run, console, sinks, stream, model).drive(checkpoint, resuming=resuming))
             finally:
                 ray.shutdown()
         write_report(run.path)
+        if not done and run.to_be_resubmitted():
+            raise Interrupted(f"{run.path} is to be submitted again: the same command goes on from its checkpoint")
     return run.path
 
 
@@ -114,13 +119,17 @@ def check(recipe: Recipe) -> None:
     """Refuse what can be known to fail before anything starts."""
     sources.check(recipe.prompts)
     require_packages(recipe.telemetry.trackers)
-    gpu = cluster.has_gpu(recipe.cluster)
-    if not gpu and recipe.generation.tensor_parallel > 1:
-        raise ConfigError("generation.tensor_parallel: only GPUs can share an engine's weights, and there are none")
-    cluster.check_own(recipe, gpu=gpu)
+    check_device(recipe, gpu=not cluster.knows_gpus(recipe.cluster) or cluster.has_gpu(recipe.cluster))  # else looked at again, once known
     programs = [part.task for part in recipe.reward.parts if isinstance(part, VerifierPart) and part.task == CODE]
     if programs or any(isinstance(part, FunctionPart) for part in recipe.reward.parts):
         asyncio.run(check_verifier(recipe.reward, programs))
+
+
+def check_device(recipe: Recipe, *, gpu: bool) -> None:
+    """Refuse what the devices that models run on cannot do, or this machine has not got."""
+    if not gpu and recipe.generation.tensor_parallel > 1:
+        raise ConfigError("generation.tensor_parallel: only GPUs can share an engine's weights, and there are none")
+    cluster.check_own(recipe, gpu=gpu)
     policy = recipe.policy
     if isinstance(policy, TinyPolicy):
         check_head_size(policy.hidden_size // policy.heads, gpu=gpu)
@@ -217,8 +226,8 @@ class _Run:
         self._gpu = cluster.has_gpu(recipe.cluster)
         self._stop_asked = asyncio.Event()
 
-    async def drive(self, checkpoint: Stored | None, *, resuming: bool) -> None:
-        """Bring everything up, train, take everything down."""
+    async def drive(self, checkpoint: Stored | None, *, resuming: bool) -> bool:
+        """Bring everything up, train, take everything down; whether all steps are done."""
         recipe, began = self._recipe, time.monotonic()
         step = checkpoint.step if checkpoint else 0
         ledger = checkpoint.read_json(LEDGER) if checkpoint else []
@@ -246,6 +255,7 @@ class _Run:
             if (failure := await queue.failure.remote()) is not None:
                 raise failure
             self._console.event(_ending(conductor.step, recipe.run.steps, time.monotonic() - began))
+            return conductor.step == recipe.run.steps
         finally:
             with contextlib.suppress(ray.exceptions.RayError):
                 await queue.close.remote()

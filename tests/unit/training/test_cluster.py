@@ -42,6 +42,22 @@ def test_what_another_cluster_has_is_not_known_yet(monkeypatch: pytest.MonkeyPat
     cluster.check_own(tiny_recipe("cluster.cpus=1", "generation.engines=9", "generation.cpus=1"), gpu=False)
 
 
+def test_actors_elsewhere_get_what_they_need_but_no_secret_and_nothing_twice() -> None:
+    environment = {
+        "NCCL_DEBUG": "WARN",
+        "HF_HOME": "/models",
+        "HF_TOKEN": "hf-1",
+        "WANDB_PROJECT": "math",
+        "WANDB_API_KEY": "w-1",
+        "MLFLOW_TRACKING_URI": "https://ana:secret@mlflow.example.com",
+        "MLFLOW_TRACKING_PASSWORD": "m-1",
+        "PATH": "/bin",
+    }
+    assert cluster.passed_on(environment) == {"NCCL_DEBUG": "WARN", "HF_HOME": "/models", "WANDB_PROJECT": "math"}
+    job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {"env_vars": {"NCCL_DEBUG": "WARN"}}, "metadata": {}}'}
+    assert cluster.passed_on(environment | job) == {"HF_HOME": "/models", "WANDB_PROJECT": "math"}
+
+
 @pytest.mark.parametrize(("address", "mode"), [("10.0.0.1:6379", None), ("10.0.0.1:6379", "disabled"), (None, "disabled")])
 def test_a_cluster_without_a_token_is_refused_before_it_is_reached(
     monkeypatch: pytest.MonkeyPatch, address: str | None, mode: str | None

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from actors.errors import VerifierError
 from services.training import growth
 from services.training.growth import GROW_AT, GROW_S, IDLE_S, Growth, Mood
 from services.training.pool import Pool
 from tests.unit.training.handles import Handle
-from tests.unit.training.members import Process, make_pool
+from tests.unit.training.members import Process, make_pool, task_error
 
 
 def changes(*looks: tuple[int, int, float]) -> list[int]:
@@ -74,6 +75,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     pool, _ = make_pool("old", events=events)
     bench = Bench(pool, events)
     monkeypatch.setattr(pool, "back", _nobody)
+    monkeypatch.setattr(pool, "lost", _nobody)
     monkeypatch.setattr(growth, "_pause", bench.wait)
     monkeypatch.setattr(growth, "_now", lambda: bench.now)
     monkeypatch.setattr("ray.kill", lambda handle: events.append(f"kill {handle._target.name}"))
@@ -121,6 +123,31 @@ async def test_an_actor_with_work_is_not_let_go(bench: Bench) -> None:
     async with bench.pool.least_loaded() as busy:
         assert bench.pool.let_go() not in (busy, None)
         assert bench.pool.members == [busy]
+
+
+async def test_a_node_that_cannot_run_another_actor_leaves_the_pool_well(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(_: Process) -> str:
+        raise task_error(VerifierError("bubblewrap does not work here"))
+
+    monkeypatch.setattr(Process, "wake", refuse)
+    async with AsyncExitStack() as work:
+        for _ in range(2 * GROW_AT):
+            await work.enter_async_context(bench.pool.least_loaded())
+        await bench.look(0)
+        await bench.look(GROW_S)
+    assert bench.events == ["kill new0"] and len(bench.pool.members) == 1
+
+
+async def test_a_further_actor_that_dies_is_not_waited_for(bench: Bench) -> None:
+    await bench.pool.add(bench.make())
+    member, looking_after = bench.pool.members[1], bench.pool._watches[1]
+    bench.made[0].die()
+    assert await bench.pool.died(member, 0)
+    assert member not in bench.pool.members and not member.up
+    await looking_after
+    assert bench.events[-1] == "kill new0"
+    async with bench.pool.least_loaded() as old:
+        assert old is bench.pool.members[0]
 
 
 async def test_an_actor_that_never_comes_up_is_given_up_and_the_pool_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,26 @@ def test_a_stop_is_seen_by_the_driver_and_forgotten_by_the_next(opened: Open) ->
     assert not later.stop_requested()
 
 
+def test_a_pod_stops_only_its_own_driver_and_can_have_it_go_on_elsewhere(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = opened()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "another-pod")
+        with pytest.raises(ConfigError, match="not by this machine"):
+            request_stop(run.path, here=True, resubmit=True)
+    assert not run.stop_requested()
+    request_stop(run.path, here=True)
+    assert run.stop_requested() and not run.to_be_resubmitted()
+    request_stop(run.path, here=True, resubmit=True)
+    assert run.to_be_resubmitted()
+
+
+def test_a_job_waits_for_the_driver_before_it_to_let_go(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    first, _ = opened()
+    monkeypatch.setattr("time.sleep", lambda _: first.close())
+    assert opened()[0].path == first.path
+
+
 def test_what_holds_no_run_cannot_be_stopped(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
         request_stop(tmp_path)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from actors.errors import ClusterError, ConfigError, DataError, ModelError, UsageError
-from services.training.train import check, check_context
+from services.training.train import check, check_context, check_device
 from tests.unit.recipes import tiny_recipe
 
 
@@ -28,6 +28,16 @@ def refusal(kind: type[UsageError], *overrides: str) -> str:
     with pytest.raises(kind) as caught:
         check(tiny_recipe("cluster.device=cpu", "cluster.cpus=4", *overrides))
     return str(caught.value)
+
+
+def test_a_drivers_machine_without_gpus_says_nothing_about_the_cluster_it_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = tiny_recipe("generation.tensor_parallel=2", "policy.heads=8")  # heads of 16 have a kernel on GPUs only
+    with pytest.raises(UsageError):
+        check(wide)
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    check(wide)
+    with pytest.raises(ConfigError, match=r"generation\.tensor_parallel"):
+        check_device(wide, gpu=False)  # as it is called once the cluster is known
 
 
 def test_the_tiny_recipe_and_a_whole_model_pass(model: Path) -> None:
