@@ -13,7 +13,7 @@ from services.plan.inference import generation_engine
 from services.plan.layout import Layout, changed
 from services.plan.learner import MASTER, MOMENTS
 from services.plan.pace import decoding_s, learning_s, step_tokens
-from services.plan.parts import Parts
+from services.plan.parts import Part, Parts
 from services.plan.shapes import Shape
 
 SHARE = 0.35
@@ -40,16 +40,17 @@ class Colocated:
 
 def colocated(layout: Layout, shape: Shape, machine: Machine) -> Colocated:
     """The same work on the same GPUs, in the paper's way."""
-    paper = {"generation.gpu_memory_share": SHARE, "generation.tensor_parallel": 1, "learner.activation_checkpointing": True}
-    recipe = changed(layout.recipe, paper)
+    engines = {"generation.gpu_memory_share": SHARE, "generation.kv_cache_mib": None, "generation.tensor_parallel": 1}
+    recipe = changed(layout.recipe, engines | {"learner.activation_checkpointing": True})
     engine = generation_engine(recipe, shape, machine.gpu_bytes)
     engine = replace(engine, kv_bytes=max(0.0, engine.kv_bytes))
     tokens = step_tokens(recipe)
     return Colocated(
         learner={
-            "weights": COMPUTING * shape.parameters,
-            "gradients": COMPUTING * shape.parameters / machine.gpus,
-            "master weights and moments": (MASTER + MOMENTS) * shape.parameters / machine.gpus,
+            Part.WEIGHTS: COMPUTING * shape.parameters,
+            Part.GRADIENTS: COMPUTING * shape.parameters / machine.gpus,
+            Part.MASTER_WEIGHTS: MASTER * shape.parameters / machine.gpus,
+            Part.MOMENTS: MOMENTS * shape.parameters / machine.gpus,
         },
         engine=SHARE * machine.gpu_bytes,
         responses=engine.responses,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from services.config import Recipe
-from services.plan import inference, processes
-from services.plan import learner as learning
+from services.plan import inference, learner, processes
 from services.plan.disk import Disk, disk
-from services.plan.parts import Parts, Peak
+from services.plan.parts import Part, Peak
+from services.plan.pools import Pool, SharedGpu, shared_gpus
 from services.plan.shapes import Shape
 
 HEADROOM = 0.1
@@ -32,37 +33,6 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """Processes of one kind."""
-
-    name: str
-    members: int
-    gpus: float  # of one member; 0 on a CPU
-    host: Parts  # of one member's processes
-    device: Peak | None = None  # on one of its GPUs
-    limit: float = 0.0  # bytes it may take there
-    once: Parts = field(default_factory=dict)  # host memory of one member alone, beside `host`
-    room: inference.Engine | None = None  # for an engine: keys and values
-
-    @property
-    def all_host(self) -> float:
-        """Bytes of host memory of the whole pool."""
-        return self.members * sum(self.host.values()) + sum(self.once.values())
-
-    @property
-    def all_gpus(self) -> float:
-        """GPUs of the whole pool."""
-        return self.members * self.gpus
-
-    @property
-    def fits(self) -> bool:
-        """Whether each member's part fits its GPU, and an engine's has room for one response at least. Host memory is not judged."""
-        if self.room is not None and self.room.responses < 1:
-            return False
-        return self.device is None or self.device.size <= self.limit
-
-
-@dataclass(frozen=True, slots=True)
 class Estimate:
     """What a recipe needs on a machine."""
 
@@ -73,9 +43,14 @@ class Estimate:
     disk: Disk
 
     @property
+    def shared(self) -> tuple[SharedGpu, ...]:
+        """The GPUs whose parts are lent."""
+        return shared_gpus(self.pools)
+
+    @property
     def gpus(self) -> float:
-        """GPUs of all pools."""
-        return sum(pool.all_gpus for pool in self.pools)
+        """GPUs of all pools: those that members have for themselves, and those that they share."""
+        return sum(pool.all_gpus for pool in self.pools if not pool.shares) + len(self.shared)
 
     @property
     def host(self) -> float:
@@ -84,8 +59,9 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether every pool fits, and there are GPUs enough."""
-        return all(pool.fits for pool in self.pools) and self.gpus <= self.machine.gpus
+        """Whether every pool fits, those that share a GPU do so together, and there are GPUs enough."""
+        together = all(pool.fits for pool in self.pools) and all(gpu.fits for gpu in self.shared)
+        return together and self.gpus <= self.machine.gpus
 
     def pool(self, name: str) -> Pool:
         """The pool of this name."""
@@ -101,70 +77,69 @@ def estimate(recipe: Recipe, shape: Shape, machine: Machine) -> Estimate:
 
 def _engines(recipe: Recipe, shape: Shape, machine: Machine) -> Iterator[Pool]:
     config = recipe.generation
-    engine = inference.generation_engine(recipe, shape, machine.gpu_bytes if machine.gpus else None)
-    host = {"process": float(processes.ENGINE_ACTOR)}
-    if not machine.gpus:
-        host |= {"engine's process": processes.ENGINE_CORE, **engine.memory.parts}
-        yield Pool("engines", config.engines, 0, host, room=engine)
-        return
-    workers = processes.ENGINE_CORE + config.tensor_parallel * (processes.ENGINE_CORE + processes.CUDA_PROCESS)
-    host |= {"engine's processes": workers}
-    yield Pool("engines", config.engines, config.tensor_parallel, host, engine.memory, machine.gpu_bytes, room=engine)
+    gpus = config.tensor_parallel * config.gpus if machine.gpus else 0
+    engine = inference.generation_engine(recipe, shape, machine.gpu_bytes if gpus else None)
+    yield _of_engines("engines", config.engines, gpus, engine, machine)
+
+
+def _endpoint(recipe: Recipe, shape: Shape, machine: Machine) -> Iterator[Pool]:
+    config, gpus = recipe.serve, recipe.serve.gpus if machine.gpus else 0
+    if config.during_training:
+        engine = inference.endpoint_engine(recipe, shape, machine.gpu_bytes if gpus else None)
+        yield _of_engines("endpoint", config.replicas, gpus, engine, machine)
+
+
+def _of_engines(name: str, members: int, gpus: float, engine: inference.Engine, machine: Machine) -> Pool:
+    """Engines of so many GPUs, each with an actor and a process of its own, and a process on each GPU; without GPUs all is the host's."""
+    host: dict[Part, float] = {Part.PROCESS: processes.ENGINE_ACTOR, Part.ENGINE_PROCESSES: processes.ENGINE_CORE}
+    if not gpus:
+        return Pool(name, members, 0, host | dict(engine.memory.parts), room=engine)
+    host[Part.ENGINE_PROCESSES] += math.ceil(gpus) * (processes.ENGINE_CORE + processes.CUDA_PROCESS)
+    return Pool(name, members, gpus, host, engine.memory, machine.gpu_bytes, room=engine)
 
 
 def _learner(recipe: Recipe, shape: Shape, machine: Machine) -> Iterator[Pool]:
     config, gpu = recipe.learner, machine.gpus > 0 and recipe.learner.gpus > 0
-    rank = learning.rank(recipe, shape, gpu=gpu)
-    host = {"process": float(processes.RANK), **rank.host}
+    rank = learner.rank(recipe, shape, gpu=gpu)
+    host = {Part.PROCESS: float(processes.RANK), **rank.host}
     if not gpu:
         yield Pool("learner", config.ranks, 0, host | dict(rank.device.parts), once=rank.once)
     else:
-        host |= {"CUDA": processes.CUDA_PROCESS}
-        device = Peak(rank.device.when, {**rank.device.parts, "context and communication": inference.CONTEXT})
-        yield Pool("learner", config.ranks, config.gpus, host, device, _limit(machine, config.gpus), once=rank.once)
-    yield Pool("learner's control", 1, 0, {"processes": processes.TRAIN_CONTROL})
+        host |= {Part.CUDA: processes.CUDA_PROCESS}
+        device = Peak(rank.device.when, {**rank.device.parts, Part.CONTEXT: inference.CONTEXT}, rank.device.tokens)
+        start = rank.start + inference.CONTEXT
+        yield Pool("learner", config.ranks, config.gpus, host, device, _limit(machine), start, once=rank.once)
+    yield Pool("learner's control", 1, 0, {Part.PROCESS: processes.TRAIN_CONTROL})
 
 
 def _reference(recipe: Recipe, shape: Shape, machine: Machine) -> Iterator[Pool]:
     config, gpu = recipe.reference, machine.gpus > 0 and recipe.reference.gpus > 0
-    if not config.enabled:
+    members = inference.most_scorers(recipe)
+    if not members:
         return
     memory = inference.scorer(recipe, shape, gpu=gpu)
-    host: dict[str, float] = {"process": processes.SCORER}
+    host: dict[Part, float] = {Part.PROCESS: processes.SCORER}
     if gpu:
-        host |= {"CUDA": processes.CUDA_PROCESS, "weights, as they are read": memory.parts["weights"]}
-        yield Pool("reference", config.actors, config.gpus, host, memory, _limit(machine, config.gpus))
+        host |= {Part.CUDA: processes.CUDA_PROCESS, Part.MODEL_READ: memory.parts[Part.WEIGHTS]}
+        yield Pool("reference", members, config.gpus, host, memory, _limit(machine))
     else:
-        yield Pool("reference", config.actors, 0, host | dict(memory.parts))
-
-
-def _endpoint(recipe: Recipe, shape: Shape, machine: Machine) -> Iterator[Pool]:
-    config, gpu = recipe.serve, machine.gpus > 0 and recipe.serve.gpus > 0
-    if not config.during_training:
-        return
-    engine = inference.endpoint_engine(recipe, shape, machine.gpu_bytes if gpu else None)
-    host: dict[str, float] = {"process": processes.REPLICA}
-    if gpu:
-        host |= {"engine's processes": processes.ENGINE_CORE + config.gpus * (processes.ENGINE_CORE + processes.CUDA_PROCESS)}
-        yield Pool("endpoint", config.replicas, config.gpus, host, engine.memory, machine.gpu_bytes, room=engine)
-    else:
-        host |= {"engine's process": processes.ENGINE_CORE, **engine.memory.parts}
-        yield Pool("endpoint", config.replicas, 0, host, room=engine)
+        yield Pool("reference", members, 0, host | dict(memory.parts))
 
 
 def _reward(recipe: Recipe, _: Shape, __: Machine) -> Iterator[Pool]:
-    children = recipe.reward.workers * processes.verifier_child(recipe)
-    yield Pool("reward", recipe.reward.actors, 0, {"process": processes.REWARD_ACTOR, "verifiers' children": children})
+    config = recipe.reward
+    children = config.workers * processes.verifier_child(recipe)
+    yield Pool("reward", max(config.actors, config.max_actors or 0), 0, {Part.PROCESS: processes.REWARD_ACTOR, Part.VERIFIERS: children})
 
 
 def _driver(recipe: Recipe, _: Shape, __: Machine) -> Iterator[Pool]:
-    yield Pool("driver", 1, 0, {"process": processes.DRIVER, "queue and recorder": processes.RECORDS})
+    yield Pool("driver", 1, 0, {Part.PROCESS: processes.DRIVER, Part.RECORDS: processes.RECORDS})
 
 
 def _ray(_: Recipe, __: Shape, machine: Machine) -> Iterator[Pool]:
-    yield Pool("Ray", machine.nodes, 0, {"processes": processes.RAY})
+    yield Pool("Ray", machine.nodes, 0, {Part.RAY: processes.RAY})
 
 
-def _limit(machine: Machine, gpus: float) -> float:
-    """Bytes that a member may take of one of its GPUs; of a part of a GPU, as large a part of its memory."""
-    return (1 - HEADROOM) * machine.gpu_bytes * min(1.0, gpus)
+def _limit(machine: Machine) -> float:
+    """Bytes that a process may take of a GPU, its own or shared, unless it is an engine."""
+    return (1 - HEADROOM) * machine.gpu_bytes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from services.config import Recipe
 from services.plan import activations
-from services.plan.parts import BYTES, GIB, MIB, Peak
+from services.plan.parts import BYTES, GIB, MIB, Part, Parts, Peak, size
 from services.plan.shapes import Shape
 
 PREFILL_TOKENS = {"cpu": 8_192, "cuda": 2_048}
@@ -38,16 +38,13 @@ def generation_engine(recipe: Recipe, shape: Shape, gpu_bytes: float | None) -> 
     """One generation engine; `gpu_bytes` is a GPU's memory, None on a CPU."""
     config, number = recipe.generation, BYTES[recipe.policy.dtype]
     bucket = min(max(recipe.weights.bucket_mib * MIB, number * shape.embedding), number * shape.parameters)
-    receiving = {"weights being received": 2 * bucket + number * max(shape.embedding, shape.layer)}
+    receiving = {Part.RECEIVED_WEIGHTS: 2 * bucket + number * max(shape.embedding, shape.layer)}
     own = _engine_parts(shape, number, config.tensor_parallel, config.max_running, "cuda" if gpu_bytes else "cpu")
-    kv_token = shape.kv_bytes(number, config.tensor_parallel)
-    if gpu_bytes is None:
-        kv = float((config.kv_cache_mib or CPU_KV_MIB) * MIB)
-        return Engine(Peak("receiving weights", {**own, "keys and values": kv, **receiving}), kv, kv_token, recipe.max_model_len)
-    own |= {"context and communication": CONTEXT} | ({} if config.eager else {"graphs": GRAPHS})
-    kv = config.gpu_memory_share * gpu_bytes - sum(own.values())
-    held = {**own, "keys and values": max(0.0, kv), **receiving}
-    return Engine(Peak("receiving weights", held), kv, kv_token, recipe.max_model_len)
+    if gpu_bytes is not None and not config.eager:
+        own |= {Part.GRAPHS: GRAPHS}
+    kv = _keys_and_values(own, config.kv_cache_mib, config.gpu_memory_share, gpu_bytes)
+    held = {**own, Part.KEYS_AND_VALUES: max(0.0, kv), **receiving}
+    return Engine(Peak("receiving weights", held), kv, shape.kv_bytes(number, config.tensor_parallel), recipe.max_model_len)
 
 
 def endpoint_engine(recipe: Recipe, shape: Shape, gpu_bytes: float | None) -> Engine:
@@ -56,13 +53,15 @@ def endpoint_engine(recipe: Recipe, shape: Shape, gpu_bytes: float | None) -> En
     number = BYTES[recipe.policy.dtype if config.dtype == "auto" else config.dtype]
     longest = config.max_model_len or shape.max_positions or recipe.max_model_len
     own = _engine_parts(shape, number, max(1, config.gpus), config.max_running, "cuda" if gpu_bytes else "cpu")
-    if gpu_bytes is None or config.kv_cache_mib:
-        kv = float((config.kv_cache_mib or CPU_KV_MIB) * MIB)
-    else:
-        own |= {"context and communication": CONTEXT}
-        kv = config.gpu_memory_share * gpu_bytes - sum(own.values())
-    held = {**own, "keys and values": max(0.0, kv)}
+    kv = _keys_and_values(own, config.kv_cache_mib, config.gpu_memory_share, gpu_bytes)
+    held = {**own, Part.KEYS_AND_VALUES: max(0.0, kv)}
     return Engine(Peak("answering", held), kv, shape.kv_bytes(number, max(1, config.gpus)), longest)
+
+
+def most_scorers(recipe: Recipe) -> int:
+    """Reference scorers that there can be at once; 0 without a reference."""
+    config = recipe.reference
+    return max(config.actors, config.max_actors or 0) if config.enabled else 0
 
 
 def scorer(recipe: Recipe, shape: Shape, *, gpu: bool) -> Peak:
@@ -71,15 +70,23 @@ def scorer(recipe: Recipe, shape: Shape, *, gpu: bool) -> Peak:
     longest = recipe.prompts.max_tokens + recipe.generation.max_tokens
     tokens = min(max(recipe.reference.batch_tokens, longest), recipe.generation.group_size * longest)
     parts = {
-        "weights": float(number * shape.parameters),
-        f"activations ({tokens:,} tokens)": activations.scoring(shape, tokens, number),
-        "log-probs in blocks": activations.logprobs(shape, tokens, number, "cuda" if gpu else "cpu", learns=False),
+        Part.WEIGHTS: float(number * shape.parameters),
+        Part.ACTIVATIONS: activations.scoring(shape, tokens, number),
+        Part.LOGPROBS: activations.logprobs(shape, tokens, number, "cuda" if gpu else "cpu", learns=False),
     }
-    return Peak("scoring", parts | ({"context": CONTEXT} if gpu else {}))
+    return Peak("scoring", parts | ({Part.CONTEXT: CONTEXT} if gpu else {}), tokens)
 
 
-def _engine_parts(shape: Shape, number: int, tensor_parallel: int, running: int, device: str) -> dict[str, float]:
+def _engine_parts(shape: Shape, number: int, tensor_parallel: int, running: int, device: str) -> dict[Part, float]:
     """Weights, and the largest pass: prefill through one layer, and some copies of the logits that responses are sampled from."""
     passes = activations.scoring(shape, PREFILL_TOKENS[device], number) / tensor_parallel
     sampling = 4 * activations.LOGIT * running * shape.vocabulary
-    return {"weights": number * shape.parameters / tensor_parallel, "passes": passes + sampling}
+    context = {Part.CONTEXT: CONTEXT} if device == "cuda" else {}
+    return {Part.WEIGHTS: number * shape.parameters / tensor_parallel, Part.PASSES: passes + sampling, **context}
+
+
+def _keys_and_values(own: Parts, asked_mib: int | None, share: float, gpu_bytes: float | None) -> float:
+    """Bytes of them: what is asked for, else what an engine's share of a GPU leaves; negative where it leaves less than nothing."""
+    if asked_mib or gpu_bytes is None:
+        return float((asked_mib or CPU_KV_MIB) * MIB)
+    return share * gpu_bytes - size(own)

@@ -1,10 +1,11 @@
-"""Chooses a disjoint layout: which GPUs generate, which learn, which score. What the recipe says stays; what it leaves open is chosen.
+"""Chooses a layout: which GPUs generate, which learn, which score. What the recipe says stays; what it leaves open is chosen.
 
     an engine    takes the fewest GPUs that share its weights and have room for one whole group of responses
-    reference    keeps pace with the learner; none where there are just two GPUs and no KL term needs it
+    reference    keeps pace with the learner; none where there are at most two GPUs, no KL term needs it and the recipe has no such section
     learner      keeps its activations or recomputes them, in the recipe's micro-batches or halves of them
     engines      get all other GPUs
 
+GPUs are shared only where the recipe asks for parts of them.
 Of all divisions that fit, that one is taken whose slowest pool needs least time, by the rough figures of `pace`; among equals the one with
 the largest micro-batches and the fewest ranks.
 """
@@ -19,8 +20,12 @@ from typing import Any
 from actors.section import Section
 from services.config import Recipe
 from services.plan.estimate import Estimate, Machine, estimate
-from services.plan.pace import Pace, learning_s, pace, scoring_s
+from services.plan.inference import most_scorers
+from services.plan.pace import Pace, learning_s, pace, scoring_s, share
 from services.plan.shapes import Shape
+
+ROUNDING = 1e-6
+"""What sums of parts of GPUs may be off by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +34,14 @@ class Layout:
 
     asked: Recipe  # as it was given
     recipe: Recipe  # with every choice made
-    changes: Mapping[str, Any]  # what was chosen: value by the path of the recipe's field
+    choices: Mapping[str, Any]  # what was chosen and the recipe does not say: value by the path of the field
     estimate: Estimate
     pace: Pace | None  # None on CPUs
+
+    @property
+    def overrides(self) -> list[str]:
+        """What was chosen, as the command line takes it; nothing where it does not fit."""
+        return [f"{path}={str(value).lower()}" for path, value in self.choices.items()] if self.estimate.fits else []
 
 
 def choose(recipe: Recipe, shape: Shape, machine: Machine) -> Layout:
@@ -48,12 +58,18 @@ def _slowest(layout: Layout) -> float:
     return layout.pace.slowest if layout.pace else math.inf
 
 
-def _layout(recipe: Recipe, changes: Mapping[str, Any], shape: Shape, machine: Machine) -> Layout:
-    chosen = changed(recipe, changes)
+def _layout(recipe: Recipe, choices: Mapping[str, Any], shape: Shape, machine: Machine) -> Layout:
+    chosen = changed(recipe, choices)
     found = estimate(chosen, shape, machine)
     room = found.pool("engines").room
     assert room is not None  # engines always have some figure of it
-    return Layout(recipe, chosen, changes, found, pace(chosen, shape, room))
+    new = {path: value for path, value in choices.items() if not _says(recipe, path)}
+    return Layout(recipe, chosen, new, found, pace(chosen, shape, room))
+
+
+def _says(recipe: Recipe, path: str) -> bool:
+    name, field = path.split(".")
+    return field in getattr(recipe, name).model_fields_set
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -68,32 +84,40 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 def _divisions(recipe: Recipe, shape: Shape, machine: Machine, micro: int) -> Iterator[dict[str, Any]]:
     """Every division of the GPUs; the last one has the largest learner."""
     wide = _tensor_parallel(recipe, shape, machine)
-    answering = recipe.serve.replicas * recipe.serve.gpus if recipe.serve.during_training else 0
-    for ranks in _open(recipe.learner, "ranks", range(1, max(2, machine.gpus))):
+    engine = wide * recipe.generation.gpus
+    most = 1 if 0 < recipe.learner.gpus < 1 else machine.gpus - 1  # ranks never share a GPU
+    for ranks in _open(recipe.learner, "ranks", range(1, max(1, most) + 1)):
         for recomputed in _open(recipe.learner, "activation_checkpointing", (False, True)):
             learner = {"learner.ranks": ranks, "learner.activation_checkpointing": recomputed, "learner.micro_batch_tokens": micro}
-            scorers = _scorers(changed(recipe, learner), shape, machine)
-            left = machine.gpus - answering - ranks * recipe.learner.gpus - scorers * recipe.reference.gpus
-            if left < wide and ranks > 1 and "ranks" not in recipe.learner.model_fields_set:
+            reference = _scorers(changed(recipe, learner), shape, machine)
+            left = machine.gpus - _beside_engines(changed(recipe, learner | reference)) + ROUNDING
+            if left < engine and ranks > 1 and "ranks" not in recipe.learner.model_fields_set:
                 return
-            reference = {"reference.enabled": True, "reference.actors": scorers} if scorers else {"reference.enabled": False}
-            engines = next(_open(recipe.generation, "engines", [max(1, int(left // wide))]))
+            engines = next(_open(recipe.generation, "engines", [max(1, int(left / engine))]))
             yield {"generation.engines": engines, "generation.tensor_parallel": wide, **learner, **reference}
 
 
-def _scorers(recipe: Recipe, shape: Shape, machine: Machine) -> int:
-    """Reference scorers that keep pace with this learner, or as many as the recipe says."""
+def _beside_engines(recipe: Recipe) -> float:
+    """GPUs of all pools but the generation engines."""
+    answering = recipe.serve.replicas * recipe.serve.gpus if recipe.serve.during_training else 0
+    return answering + recipe.learner.ranks * recipe.learner.gpus + most_scorers(recipe) * recipe.reference.gpus
+
+
+def _scorers(recipe: Recipe, shape: Shape, machine: Machine) -> dict[str, Any]:
+    """Reference scorers that keep pace with this learner, or as many as the recipe says; none where GPUs are few and nobody asks."""
     config = recipe.reference
-    if not config.enabled or ("enabled" not in config.model_fields_set and recipe.learner.kl.coefficient == 0 and machine.gpus <= 2):
-        return 0
-    keeping = math.ceil(recipe.learner.ranks * scoring_s(shape) / learning_s(recipe, shape))
-    return int(next(_open(config, "actors", [keeping])))
+    asked = "reference" in recipe.model_fields_set or recipe.learner.kl.coefficient > 0
+    if not config.enabled or (machine.gpus <= 2 and not asked):
+        return {"reference.enabled": False}
+    ranks = recipe.learner.ranks * share(recipe.learner.gpus)
+    keeping = math.ceil(ranks * scoring_s(shape) / learning_s(recipe, shape) / share(config.gpus))
+    return {"reference.actors": next(_open(config, "actors", [min(keeping, config.max_actors or keeping)]))}
 
 
 def _tensor_parallel(recipe: Recipe, shape: Shape, machine: Machine) -> int:
     """GPUs of an engine: the fewest that divide the heads, lie on one node and hold a group; the most there can be where none do."""
     most = max(1, min(machine.gpus - 1, machine.gpus_per_node))
-    widths = [width for width in range(1, most + 1) if shape.heads % width == 0 and width & (width - 1) == 0]
+    widths = [1] if recipe.generation.gpus < 1 else [2**power for power in range(most.bit_length()) if shape.divides_by(2**power)]
     chosen = list(_open(recipe.generation, "tensor_parallel", widths))
     for width in chosen:
         room = estimate(changed(recipe, {"generation.tensor_parallel": width}), shape, machine).pool("engines").room

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from actors.learner.config import DeepSpeedConfig, Fsdp2Config
 from services.config import Recipe
 from services.plan import activations
-from services.plan.parts import BYTES, Parts, Peak, highest
+from services.plan.parts import BYTES, Part, Parts, Peak, highest, size
 from services.plan.shapes import Shape
 
 MASTER, MOMENTS, GRADIENT = 4, 8, 4
@@ -23,46 +23,45 @@ DEEPSPEED_BUCKETS = 2 * 200_000_000
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """What one rank holds. On a CPU both are in host memory."""
+    """What one rank holds. On a CPU all of it is in host memory."""
 
     device: Peak
+    start: float  # bytes on the device before the model is divided: no number of ranks lowers it
     host: Parts  # beside the process itself: what a GPU's rank keeps outside its GPU, and the copies that are written
     once: Parts  # the same, of rank 0 alone
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a backend keeps of the model and its optimizer, in one rank."""
+
+    always: Parts  # on the device
+    training: Parts  # there too, during forward and backward passes
+    offloaded: float  # bytes in host memory
+    start: float  # bytes of the model on the device before it is divided
+    snapshot: float  # bytes of the copy that a checkpoint is written from
+
+
 def rank(recipe: Recipe, shape: Shape, *, gpu: bool) -> Rank:
     """Memory of one rank of the recipe's learner."""
-    config, number, ranks = recipe.learner, BYTES[recipe.policy.dtype], recipe.learner.ranks
-    trained = trained_parameters(recipe, shape)
-    passes = _passes(recipe, shape, gpu=gpu)
-    match config.backend:
+    number = BYTES[recipe.policy.dtype]
+    match recipe.learner.backend:
         case Fsdp2Config(cpu_offload=offload):
-            state = _sharded_state(shape, trained, ranks)
-            moving = _fsdp2_gradients(recipe, shape, trained, number)
-            host: dict[str, float] = {}
-            if offload and gpu:
-                host, state = {"offloaded weights, gradients, moments": sum(state.values()) + GRADIENT * trained / ranks}, {}
-            start = {"whole model in float32, before it is sharded": MASTER * shape.parameters}
-            snapshot = (MASTER * shape.parameters + MOMENTS * trained) / ranks
+            held = _fsdp2(recipe, shape, offload=offload and gpu)
         case DeepSpeedConfig(stage=stage, offload_optimizer=offload):
-            state = _zero_state(shape, trained, ranks, number, stage)
-            moving = {"gradients being reduced": DEEPSPEED_BUCKETS + number * max(shape.ends, shape.layer)}
-            host = {}
-            if offload and gpu:
-                kept = "weights that compute"
-                host = {f"offloaded {name}": size for name, size in state.items() if name != kept}
-                state = {kept: state[kept]}
-            start = {"whole model, before it is partitioned": (MASTER if not gpu else number) * shape.parameters}
-            snapshot = (MASTER + MOMENTS) * trained / ranks
-    training = Peak("training", {**state, **moving, **passes})
-    publishing = Peak("publishing", {**state, "tensor and bucket being sent": (MASTER + 3 * number) * shape.embedding})
-    copies = {"copy that the checkpoint is written from": snapshot}
-    loading = {"whole model in float32, as it is read": MASTER * shape.parameters} if gpu else {}
-    written = {"policy that is written for serving": number * shape.parameters}
+            held = _deepspeed(recipe, shape, stage, offload=offload and gpu, start_number=number if gpu else MASTER)
+    tokens, _ = micro_batch(recipe)
+    training = Peak("training", {**held.always, **held.training, **_passes(recipe, shape, gpu=gpu)}, tokens)
+    publishing = Peak("publishing", {**held.always, Part.SENT_WEIGHTS: (MASTER + 3 * number) * shape.embedding})
+    starting = Peak("starting", {Part.WHOLE_MODEL: held.start})
+    offloaded = {Part.OFFLOADED: held.offloaded} if held.offloaded else {}
+    loading = MASTER * shape.parameters if gpu else 0
+    copy: Parts = {Part.MODEL_READ: loading} if loading > held.snapshot else {Part.CHECKPOINT_COPY: held.snapshot}
     return Rank(
-        device=highest([training, publishing, Peak("starting", start)]),
-        host={**host, **_larger(copies, loading)},
-        once=written,
+        device=highest([training, publishing, starting]),
+        start=held.start,
+        host={**offloaded, **copy},  # the two copies are never there together
+        once={Part.EXPORT: number * shape.parameters},
     )
 
 
@@ -81,46 +80,59 @@ def micro_batch(recipe: Recipe) -> tuple[int, int]:
 
 
 def _passes(recipe: Recipe, shape: Shape, *, gpu: bool) -> Parts:
-    config, number = recipe.learner, BYTES[recipe.policy.dtype]
+    number, recomputed = BYTES[recipe.policy.dtype], recipe.learner.activation_checkpointing
     tokens, _ = micro_batch(recipe)
     responses = tokens * recipe.generation.max_tokens // (recipe.prompts.max_tokens + recipe.generation.max_tokens)
-    name = "activations, recomputed" if config.activation_checkpointing else "activations"
+    part = Part.RECOMPUTED_ACTIVATIONS if recomputed else Part.ACTIVATIONS
     return {
-        f"{name} ({tokens:,} tokens)": activations.learning(shape, tokens, number, checkpointing=config.activation_checkpointing),
-        "log-probs in blocks": activations.logprobs(shape, responses, number, "cuda" if gpu else "cpu", learns=True),
+        part: activations.learning(shape, tokens, number, checkpointing=recomputed),
+        Part.LOGPROBS: activations.logprobs(shape, responses, number, "cuda" if gpu else "cpu", learns=True),
     }
 
 
-def _sharded_state(shape: Shape, trained: int, ranks: int) -> dict[str, float]:
-    return {"master weights": MASTER * shape.parameters / ranks, "moments": MOMENTS * trained / ranks}
+def _fsdp2(recipe: Recipe, shape: Shape, *, offload: bool) -> Held:
+    trained, ranks = trained_parameters(recipe, shape), recipe.learner.ranks
+    sharded = {Part.MASTER_WEIGHTS: MASTER * shape.parameters / ranks, Part.MOMENTS: MOMENTS * trained / ranks}
+    return Held(
+        always={} if offload else sharded,
+        training=_fsdp2_gradients(recipe, shape, trained),
+        offloaded=size(sharded) + GRADIENT * trained / ranks if offload else 0.0,
+        start=MASTER * shape.parameters,
+        snapshot=size(sharded),
+    )
 
 
-def _fsdp2_gradients(recipe: Recipe, shape: Shape, trained: int, number: int) -> Parts:
+def _fsdp2_gradients(recipe: Recipe, shape: Shape, trained: int) -> Parts:
     """Gradients, and the parameters that are whole for the moment: what lies outside the layers, and two layers.
 
     What is whole until the last micro-batch leaves layer by layer then, so the reduction of all that lies outside the layers, which comes
     last, finds room.
     """
     _, count = micro_batch(recipe)
-    share = trained / shape.parameters
+    number, share = BYTES[recipe.policy.dtype], trained / shape.parameters
     largest = max(shape.ends, shape.layer)
-    gathered = {"gathered weights": number * (shape.ends + 2 * shape.layer)}
+    gathered = {Part.GATHERED_WEIGHTS: number * (shape.ends + 2 * shape.layer)}
     if count > 1:
         newest = (number * largest + GRADIENT * shape.layer) * share
-        return {"gradients, whole until the last micro-batch": GRADIENT * trained, "gradients of one micro-batch": newest, **gathered}
+        return {Part.WHOLE_GRADIENTS: GRADIENT * trained, Part.NEW_GRADIENTS: newest, **gathered}
     reducing = (GRADIENT + number) * largest * share
-    return {"gradients": GRADIENT * trained / recipe.learner.ranks, "gradients being reduced": reducing, **gathered}
+    return {Part.GRADIENTS: GRADIENT * trained / recipe.learner.ranks, Part.REDUCED_GRADIENTS: reducing, **gathered}
 
 
-def _zero_state(shape: Shape, trained: int, ranks: int, number: int, stage: int) -> dict[str, float]:
-    computing = number * shape.parameters if stage == 2 else number * (shape.parameters / ranks + shape.ends + 2 * shape.layer)
-    return {
-        "weights that compute": computing,
-        "master weights": MASTER * trained / ranks,
-        "moments": MOMENTS * trained / ranks,
-        "gradients": GRADIENT * trained / ranks,
+def _deepspeed(recipe: Recipe, shape: Shape, stage: int, *, offload: bool, start_number: int) -> Held:
+    """ZeRO; `start_number` is the bytes of a parameter before the model is partitioned."""
+    trained, ranks, number = trained_parameters(recipe, shape), recipe.learner.ranks, BYTES[recipe.policy.dtype]
+    whole, divided = number * shape.parameters, number * (shape.parameters / ranks + shape.ends + 2 * shape.layer)
+    computing = {Part.COMPUTING_WEIGHTS: whole if stage == 2 else divided}
+    optimizer = {
+        Part.MASTER_WEIGHTS: MASTER * trained / ranks,
+        Part.MOMENTS: MOMENTS * trained / ranks,
+        Part.GRADIENTS: GRADIENT * trained / ranks,
     }
-
-
-def _larger(one: Parts, other: Parts) -> Parts:
-    return max(one, other, key=lambda parts: sum(parts.values()))
+    return Held(
+        always=computing if offload else computing | optimizer,
+        training={Part.REDUCED_GRADIENTS: DEEPSPEED_BUCKETS + number * max(shape.ends, shape.layer)},
+        offloaded=size(optimizer) if offload else 0.0,
+        start=start_number * shape.parameters,
+        snapshot=(MASTER + MOMENTS) * trained / ranks,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.config import Recipe
-from services.plan.inference import Engine
+from services.plan.inference import Engine, most_scorers
 from services.plan.parts import BYTES
 from services.plan.shapes import Shape
 
@@ -38,12 +38,18 @@ class Pace:
 def pace(recipe: Recipe, shape: Shape, engine: Engine) -> Pace:
     """Of a recipe on GPUs; `engine` is one of its engines."""
     tokens = step_tokens(recipe)
-    scorers = recipe.reference.actors if recipe.reference.enabled else 0
+    engines = recipe.generation.engines * share(recipe.generation.gpus)
+    ranks, scorers = recipe.learner.ranks * share(recipe.learner.gpus), most_scorers(recipe) * share(recipe.reference.gpus)
     return Pace(
-        generation=tokens * decoding_s(recipe, shape, engine, recipe.generation.tensor_parallel) / recipe.generation.engines,
-        learning=tokens * learning_s(recipe, shape) / recipe.learner.ranks,
+        generation=tokens * decoding_s(recipe, shape, engine, recipe.generation.tensor_parallel) / engines,
+        learning=tokens * learning_s(recipe, shape) / ranks,
         reference=tokens * scoring_s(shape) / scorers if scorers else 0.0,
     )
+
+
+def share(gpus: float) -> float:
+    """How much of a GPU's speed a process has that asks for so many; a part of a GPU is taken to work as large a part of the time."""
+    return gpus if 0 < gpus < 1 else 1.0
 
 
 def step_tokens(recipe: Recipe) -> float:

@@ -16,11 +16,9 @@ DRIVER = 435 * MIB
 RECORDS = 170 * MIB
 """The queue (70) and the recorder (100) before they hold groups."""
 ENGINE_ACTOR = 450 * MIB
-"""The actor around a generation engine: vLLM imported, no model."""
+"""The actor around an engine, a generation engine's or the endpoint's: vLLM imported, no model."""
 ENGINE_CORE = 560 * MIB
 """vLLM's own process, which holds the model on a CPU; between 480 and 620 by run and moment, as much of the keys and values is touched."""
-REPLICA = ENGINE_ACTOR
-"""A replica of the endpoint imports what the engine's actor does."""
 RANK = 365 * MIB
 """A learner rank: torch, transformers, Ray Train."""
 TRAIN_CONTROL = 840 * MIB

@@ -1,20 +1,22 @@
-"""A plan on the screen and as JSON."""
+"""A plan on the screen."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from services.plan.colocated import Colocated, colocated
-from services.plan.estimate import Estimate, Pool
+from services.plan.answer import Answer
+from services.plan.colocated import Colocated
+from services.plan.estimate import Estimate
 from services.plan.layout import Layout
-from services.plan.parts import BYTES, GIB, MIB
-from services.plan.remedies import remedies
+from services.plan.parts import BYTES, GIB, MIB, Parts, size
+from services.plan.pools import Pool
 
 Justify = Literal["left", "right"]
 
@@ -37,68 +39,28 @@ SMALL = 16 * GIB
 """A run on CPUs that takes less in all is shown in MiB."""
 
 
-def show(name: str, layout: Layout, out: Console) -> None:
-    """Pools, what their memory is made of, disk, the recipe's lines, and the paper's layout beside this one."""
-    found, recipe = layout.estimate, layout.recipe
-    number = BYTES[recipe.policy.dtype]
-    about = (
-        f"{found.shape.parameters:,} parameters, {found.shape.kv_bytes(number):,} bytes of keys and values a token ({recipe.policy.dtype})"
-    )
-    _print(out, f"{name}: {about}", "")
+def show(answer: Answer, out: Console) -> None:
+    """Pools, what their memory is made of, disk, what was chosen, the paper's layout beside this one, and whether it fits."""
+    layout, found = answer.layout, answer.layout.estimate
     unit = GIBS if found.machine.gpus or found.host > SMALL else MIBS
+    _print(out, *_head(answer), "")
     for table in (_pools(found, unit), _parts(found, unit)):
         width = max(out.width, Measurement.get(out, out.options.update(max_width=1_000), table).maximum)
         Console(file=out.file, width=width, highlight=False).print(table)
         _print(out, "")
     _print(out, *_rooms(layout, unit), *_host(found, unit), *_disk(found, unit))
-    if layout.changes:
-        _print(out, "", "for the recipe:", f"  {' '.join(overrides(layout))}")
-    if layout.pace is not None and found.fits:
-        _print(out, *_beside_the_paper(layout, colocated(layout, found.shape, found.machine)))
-    _print(out, "", *_verdict(layout))
+    if layout.overrides:
+        _print(out, "", "chosen, as overrides of the recipe:", *(f"  {override}" for override in layout.overrides))
+    if answer.paper is not None:
+        _print(out, *_beside_the_paper(layout, answer.paper))
+    _print(out, "", *_verdict(answer))
 
 
-def overrides(layout: Layout) -> list[str]:
-    """What was chosen, as the command line takes it."""
-    return [f"{path}={str(value).lower()}" for path, value in layout.changes.items()]
-
-
-def as_json(name: str, layout: Layout) -> dict[str, Any]:
-    """The whole plan in plain values; sizes in bytes."""
-    found = layout.estimate
-    return {
-        "model": name,
-        "parameters": found.shape.parameters,
-        "machine": {"gpus": found.machine.gpus, "gpu_bytes": found.machine.gpu_bytes, "nodes": found.machine.nodes},
-        "fits": found.fits,
-        "gpus": found.gpus,
-        "pools": [_pool_json(pool) for pool in found.pools],
-        "host_bytes": found.host,
-        "object_store_bytes": found.object_store,
-        "disk": {
-            "checkpoint_bytes": found.disk.checkpoint,
-            "checkpoints": found.disk.checkpoints,
-            "version_bytes": found.disk.version,
-            "versions": found.disk.versions,
-            "rollouts_bytes": found.disk.rollouts,
-        },
-        "overrides": overrides(layout),
-    }
-
-
-def _pool_json(pool: Pool) -> dict[str, Any]:
-    return {
-        "name": pool.name,
-        "members": pool.members,
-        "gpus": pool.all_gpus,
-        "fits": pool.fits,
-        "gpu_bytes": pool.device and dict(pool.device.parts),
-        "gpu_limit_bytes": pool.limit or None,
-        "responses": pool.room and pool.room.responses,
-        "host_bytes": pool.all_host,
-        "host_member_bytes": dict(pool.host),
-        "host_once_bytes": dict(pool.once),
-    }
+def _head(answer: Answer) -> Iterator[str]:
+    shape, dtype = answer.layout.estimate.shape, answer.layout.recipe.policy.dtype
+    yield f"{answer.name}: {shape.parameters:,} parameters, {shape.kv_bytes(BYTES[dtype]):,} bytes of keys and values a token ({dtype})"
+    if answer.note is not None:
+        yield answer.note
 
 
 def _pools(found: Estimate, unit: Unit) -> Table:
@@ -107,22 +69,39 @@ def _pools(found: Estimate, unit: Unit) -> Table:
     heads |= {"GPUs": "right", "GiB on a GPU": "right", "of": "right", "fits": "left"} if gpu else {}
     table = _table(heads | {f"host {unit.name} each": "right", f"host {unit.name}": "right"})
     for pool in found.pools:
-        device = (unit(pool.device.size), unit(pool.limit), "yes" if pool.fits else "NO") if pool.device else ("", "", "")
+        device = (unit(pool.device.size), unit(pool.limit), _yes(pool.fits)) if pool.device else ("", "", "")
         cells = (f"{pool.all_gpus:g}" if pool.gpus else "", *device) if gpu else ()
-        table.add_row(pool.name, str(pool.members), *cells, unit(sum(pool.host.values())), unit(pool.all_host))
-    total = (f"{found.gpus:g}", "", "", "yes" if found.gpus <= found.machine.gpus else "NO") if gpu else ()
+        table.add_row(pool.name, str(pool.members), *cells, unit(size(pool.host)), unit(pool.all_host))
+    alike = Counter(shared.names for shared in found.shared)
+    for shared in {shared.names: shared for shared in found.shared}.values():
+        table.add_row(
+            f"shared by {shared.names}", "", f"{alike[shared.names]}", unit(shared.size), unit(shared.limit), _yes(shared.fits), "", ""
+        )
+    total = (f"{found.gpus:g}", "", "", _yes(found.fits)) if gpu else ()
     table.add_row("in all, with libraries and groups under way", "", *total, "", unit(found.host), style="bold")
     return table
+
+
+def _yes(fits: bool) -> str:
+    return "yes" if fits else "NO"
 
 
 def _parts(found: Estimate, unit: Unit) -> Table:
     table = _table({"what it is made of": "left", "": "left", unit.name: "right"})
     for pool in found.pools:
-        parts = pool.device.parts if pool.device else pool.host
-        for index, (name, size) in enumerate(parts.items()):
-            where = f"{pool.name}, {pool.device.when}" if pool.device else pool.name
-            table.add_row(where if index == 0 else "", name, unit(size))
+        for where, parts in _places(pool):
+            for index, (part, amount) in enumerate(parts.items()):
+                table.add_row(where if index == 0 else "", part.value, unit(amount))
     return table
+
+
+def _places(pool: Pool) -> Iterator[tuple[str, Parts]]:
+    """(where, what) of one member's memory, and of what one member alone has."""
+    if pool.device is not None:
+        tokens = f" {pool.device.tokens:,} tokens" if pool.device.tokens else ""
+        yield f"{pool.name}, on a GPU, {pool.device.when}{tokens}", pool.device.parts
+    yield f"{pool.name}, host memory of each", pool.host
+    yield f"{pool.name}, host memory of one", pool.once
 
 
 def _table(heads: Mapping[str, Justify]) -> Table:
@@ -179,25 +158,34 @@ def _beside_the_paper(layout: Layout, paper: Colocated) -> Iterator[str]:
         yield "  with max_staleness=0 the pools take turns: the times above add up, and nothing is given back"
 
 
-def _verdict(layout: Layout) -> Iterator[str]:
-    found = layout.estimate
+def _verdict(answer: Answer) -> Iterator[str]:
+    found = answer.layout.estimate
     if not found.machine.gpus:
         yield "on CPUs: compare host memory with what the nodes have"
-        return
-    if found.fits:
+    elif found.fits:
         yield f"fits: {found.gpus:g} of {found.machine.gpus} GPUs (by formulas that no GPU has confirmed: docs/sizing.md)"
-        return
-    yield "does NOT fit:"
+    else:
+        yield "does NOT fit:"
+        yield from (f"  {line}" for line in _lacking(found))
+        if answer.remedies:
+            yield f"each of these alone would make it fit: {'; '.join(answer.remedies)}"
+        else:
+            yield "no single change makes it fit: tried were adapters, offloading, no reference, more GPUs of this size"
+
+
+def _lacking(found: Estimate) -> Iterator[str]:
+    """Why it does not fit, pool by pool."""
     for pool in found.pools:
-        if not pool.fits and pool.device is not None:
-            short = pool.room is not None and pool.room.responses < 1
-            yield f"  {pool.name}: " + (
-                "no room for a single response" if short else f"{GIBS(pool.device.size)} GiB, and a GPU offers {GIBS(pool.limit)}"
-            )
+        if pool.room is not None and pool.room.responses < 1:
+            yield f"{pool.name}: no room for a single response"
+        elif pool.device is not None and not pool.fits:
+            yield f"{pool.name}: {GIBS(pool.device.size)} GiB, and a GPU offers {GIBS(pool.limit)}"
+        if pool.start > pool.limit:
+            yield f"{pool.name}: at the start each has the whole model on its GPU, {GIBS(pool.start)} GiB; more of them do not lower that"
+    for shared in {shared.names: shared for shared in found.shared if not shared.fits}.values():
+        yield f"a GPU shared by {shared.names}: {GIBS(shared.size)} GiB together, and it offers {GIBS(shared.limit)}"
     if found.gpus > found.machine.gpus:
-        yield f"  the pools ask for {found.gpus:g} GPUs of {found.machine.gpus}: they are disjoint"
-    if words := list(remedies(layout.asked, found.shape, found.machine)):
-        yield f"each of these alone would make it fit: {'; '.join(words)}"
+        yield f"the pools ask for {found.gpus:g} GPUs of {found.machine.gpus}: none is in two pools unless they ask for parts of it"
 
 
 def _seconds(value: float) -> str:

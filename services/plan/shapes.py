@@ -78,6 +78,11 @@ class Shape:
         adapted = (sizes for name, sizes in self.matrices.items() if config.targets == "all-linear" or name in config.targets)
         return self.layers * config.rank * sum(inputs + outputs for inputs, outputs in adapted)
 
+    def divides_by(self, tensor_parallel: int) -> bool:
+        """Whether so many GPUs can share the model: query heads are never cut, key-value heads are dealt out or held several times."""
+        dealt = self.kv_heads % tensor_parallel == 0 or tensor_parallel % self.kv_heads == 0
+        return dealt and self.heads % tensor_parallel == 0
+
     def kv_bytes(self, number_bytes: int, tensor_parallel: int = 1) -> int:
         """Bytes of one token's keys and values on one of the GPUs that share an engine; a head is never cut, but may be held twice."""
         return 2 * self.layers * -(-self.kv_heads // tensor_parallel) * self.head_size * number_bytes
@@ -172,6 +177,6 @@ PUBLISHED = {
 
 
 def published(name: str) -> tuple[str, Shape] | None:
-    """(hub id, shape) of a published model by its id or the id's last part, in any case; None for one that is not in the table."""
-    wanted = name.lower()
-    return next(((key, shape) for key, shape in PUBLISHED.items() if wanted in {key.lower(), key.lower().rpartition("/")[2]}), None)
+    """(hub id, shape) of the published model whose name is the last part of this name or path, in any case; None if there is none."""
+    wanted = name.rstrip("/").rpartition("/")[2].lower()
+    return next(((key, shape) for key, shape in PUBLISHED.items() if key.lower().rpartition("/")[2] == wanted), None)

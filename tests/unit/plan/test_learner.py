@@ -20,11 +20,10 @@ from actors.modeling.config import TinyPolicy
 from actors.modeling.packing import pack
 from actors.modeling.tiny import make_model
 from services.plan import learner, shapes
-from services.plan.parts import Parts
+from services.plan.parts import Part, Parts
 from tests.unit.plan.recipes import MATH_7B, paper
 
 RANKS = 4
-WHOLE = "gradients, whole until the last micro-batch"
 POLICY = TinyPolicy(hidden_size=256)
 
 
@@ -75,14 +74,14 @@ def test_a_rank_holds_its_share_of_masters_and_moments_and_whole_gradients_betwe
 
 def test_seven_billion_parameters_on_four_ranks() -> None:
     parts = device_parts("learner.ranks=4", "learner.activation_checkpointing=true")
-    assert parts["master weights"] == 4 * 7_615_616_512 / 4
-    assert parts["moments"] == 8 * 7_615_616_512 / 4
-    assert parts[WHOLE] == 4 * 7_615_616_512
+    assert parts[Part.MASTER_WEIGHTS] == 4 * 7_615_616_512 / 4
+    assert parts[Part.MOMENTS] == 8 * 7_615_616_512 / 4
+    assert parts[Part.WHOLE_GRADIENTS] == 4 * 7_615_616_512
 
 
 def test_an_update_of_one_micro_batch_holds_no_whole_gradients() -> None:
     one = device_parts("learner.ranks=4", "learner.updates_per_step=256")  # four responses, one for each rank
-    assert WHOLE not in one and one["gradients"] == 4 * 7_615_616_512 / 4
+    assert Part.WHOLE_GRADIENTS not in one and one[Part.GRADIENTS] == 4 * 7_615_616_512 / 4
 
 
 @pytest.mark.parametrize(
@@ -115,4 +114,16 @@ def test_deepspeed_reduces_in_buckets_of_this_size() -> None:
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_keeps_its_weights_whole_in_stage_2_only(stage: int) -> None:
     parts = device_parts("learner.ranks=4", f"learner.backend={{type: deepspeed, stage: {stage}}}")
-    assert (parts["weights that compute"] == 2 * 7_615_616_512) == (stage == 2)
+    assert (parts[Part.COMPUTING_WEIGHTS] == 2 * 7_615_616_512) == (stage == 2)
+
+
+@pytest.mark.parametrize("backend", ["{type: fsdp2, cpu_offload: true}", "{type: deepspeed, stage: 3, offload_optimizer: true}"])
+def test_what_leaves_the_gpu_is_in_host_memory(backend: str) -> None:
+    rank = learner.rank(paper("learner.ranks=4", f"learner.backend={backend}"), MATH_7B, gpu=True)
+    assert rank.host[Part.OFFLOADED] == 16 * 7_615_616_512 / 4
+    assert not {Part.MASTER_WEIGHTS, Part.MOMENTS} & rank.device.parts.keys()
+
+
+@pytest.mark.parametrize("ranks", [1, 64])
+def test_at_the_start_a_rank_has_the_whole_model_on_its_gpu(ranks: int) -> None:
+    assert learner.rank(paper(f"learner.ranks={ranks}"), MATH_7B, gpu=True).start == 4 * 7_615_616_512

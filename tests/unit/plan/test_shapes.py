@@ -37,6 +37,11 @@ def test_a_published_model_has_as_many_parameters_as_its_files(name: str) -> Non
     assert PUBLISHED[name].parameters == COUNTED[name]
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_documents_list_the_published_models(name: str) -> None:
+    assert f"`{name}`" in (Path(__file__).parents[3] / "docs" / "sizing.md").read_text()
+
+
 def test_a_token_of_qwen_math_7b_takes_57344_bytes_of_keys_and_values() -> None:
     shape = PUBLISHED["Qwen/Qwen2.5-Math-7B"]
     assert shape.kv_bytes(2) == 2 * 28 * 4 * 128 * 2 == 57_344
@@ -111,4 +116,5 @@ def test_a_directory_without_a_configuration_is_refused(tmp_path: Path) -> None:
 
 def test_a_published_model_is_found_by_the_last_part_of_its_name() -> None:
     assert shapes.published("qwen2.5-math-7b") == shapes.published("Qwen/Qwen2.5-Math-7B") is not None
+    assert shapes.published("/models/Qwen2.5-Math-7B/") == shapes.published("Qwen/Qwen2.5-Math-7B")
     assert shapes.published("7B") is None
