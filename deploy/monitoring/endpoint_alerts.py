@@ -1,17 +1,25 @@
 """When somebody should look at the endpoint.
 
 The error budget is 1 % of the answers: requests that failed with 5xx among those that were not refused with 4xx, which are the caller's.
-An alert needs a long window, which says that it matters, and a short one, which says that it still goes on.
+An alert needs a long window, which says that it matters, and a short one, which says that it still goes on; and enough failures in the long
+one, since of three requests in a night one is a third.
 """
 
 from __future__ import annotations
 
-from deploy.monitoring.rules import Alert, Group, Record
+from deploy.monitoring.expressions import series
+from deploy.monitoring.rules import REMEMBERED, Alert, Group, Record
 
 BUDGET = 0.01
+ENOUGH = 10
+"""Failures in an alert's long window without which it says nothing."""
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 BY = "sum by (namespace, job)"
 ENDPOINT = "The endpoint {{ $labels.job }}"
+REQUESTS, ENGINES, STEP, WANTED = series("serve/requests", "serve/engines", "serve/step", "serve/wanted")
+TROUBLE, REFUSED = series("serve/trouble", "serve/refused")
+LASTING = "job:gmpo_serve_engines:sum"
+"""Engines of the endpoints that do not end with a run."""
 
 
 def errors(window: str) -> str:
@@ -20,13 +28,14 @@ def errors(window: str) -> str:
 
 
 def _error_share(window: str) -> Record:
-    failed = f'{BY} (rate(gmpo_serve_requests_total{{status=~"5.."}}[{window}]))'
-    judged = f'{BY} (rate(gmpo_serve_requests_total{{status!~"4.."}}[{window}]))'
+    failed = f'{BY} (rate({REQUESTS}{{status=~"5.."}}[{window}]))'
+    judged = f'{BY} (rate({REQUESTS}{{status!~"4.."}}[{window}]))'
     return Record(errors(window), f"{failed} / {judged}")
 
 
 def _burning(factor: float, long: str, short: str) -> str:
-    return f"{errors(long)} > {factor * BUDGET:g} and {errors(short)} > {factor * BUDGET:g}"
+    enough = f'{BY} (increase({REQUESTS}{{status=~"5.."}}[{long}])) >= {ENOUGH}'
+    return f"{errors(long)} > {factor * BUDGET:g} and {errors(short)} > {factor * BUDGET:g} and {enough}"
 
 
 BUDGET_RULES = Group(
@@ -39,7 +48,7 @@ BUDGET_RULES = Group(
             "2m",
             f"({_burning(14.4, '1h', '5m')}) or ({_burning(6, '6h', '30m')})",
             f"{ENDPOINT} fails too often",
-            "{{ $value | humanizePercentage }} of the answers failed with 5xx: so the error budget of 30 days (1%) lasts 5 at most.",
+            "{{ $value | humanizePercentage }} of the answers failed with 5xx; at this rate the budget of 30 days (1%) is gone within 5.",
         ),
         Alert(
             "GmpoEndpointErrorsSlow",
@@ -55,12 +64,15 @@ BUDGET_RULES = Group(
 VERSION_RULES = Group(
     "gmpo-endpoint-versions",
     (
+        Record(LASTING, f'{BY} ({ENGINES}{{app_kubernetes_io_component!="training"}})'),
         Alert(
             "GmpoEndpointDown",
             "critical",
             "5m",
-            # Ray Serve has no proxy on a node without a replica, so a target that gives no figures may be in order.
-            f'max by (namespace, job) (up{{gmpo_component="endpoint"}}) == 0 or {BY} (gmpo_serve_engines) == 0',
+            # Ray Serve has no proxy on a node without a replica, so a target that gives no figures may be in order. Of pods that are
+            # deleted or pending there is no target at all.
+            f'max by (namespace, job) (up{{gmpo_component="endpoint"}}) == 0 or {BY} ({ENGINES}) == 0'
+            f" or (last_over_time({LASTING}[{REMEMBERED}]) unless {LASTING})",
             f"{ENDPOINT} does not answer",
             "For 5 minutes no replica has had an engine, or none has given figures.",
         ),
@@ -68,7 +80,7 @@ VERSION_RULES = Group(
             "GmpoEndpointOldVersion",
             "warning",
             "15m",
-            "gmpo_serve_wanted_step - gmpo_serve_step != 0",
+            f"{WANTED} - {STEP} != 0",
             f"{ENDPOINT} answers with another version than it should",
             "{{ $labels.instance }} has been {{ $value }} steps away from the version that it should answer with for 15 minutes.",
         ),
@@ -76,7 +88,7 @@ VERSION_RULES = Group(
             "GmpoEndpointBlind",
             "warning",
             "10m",
-            "gmpo_serve_trouble > 0",
+            f"{TROUBLE} > 0",
             f"{ENDPOINT} cannot look up its versions",
             "{{ $labels.instance }} has not been able to read the run's versions for 10 minutes, and answers with what it has.",
         ),
@@ -84,7 +96,7 @@ VERSION_RULES = Group(
             "GmpoEndpointRefusedVersion",
             "warning",
             "5m",
-            "gmpo_serve_refused_versions > 0",
+            f"{REFUSED} > 0",
             f"{ENDPOINT} refuses a version",
             "{{ $labels.instance }} found {{ $value }} versions bad and does not serve them.",
         ),

@@ -6,18 +6,16 @@ from functools import partial
 
 from deploy.monitoring import pictures
 from deploy.monitoring.endpoint_alerts import BUDGET
-from deploy.monitoring.expressions import DECLARED, ENDPOINT
+from deploy.monitoring.expressions import DECLARED, ENDPOINT, series
 from deploy.monitoring.grafana import Board, Choice, Row, Variable
-from deploy.monitoring.pictures import picture, stat
 
 curves, increases = partial(pictures.curves, ENDPOINT), partial(pictures.increases, ENDPOINT)
-spread = partial(pictures.spread, ENDPOINT)
-
-REQUESTS = 'gmpo_serve_requests_total{{job=~"$job", status=~"{}"}}'
+spread, picture, stat = partial(pictures.spread, ENDPOINT), partial(pictures.picture, ENDPOINT), partial(pictures.stat, ENDPOINT)
+REQUESTS, ENGINES = series("serve/requests", "serve/engines")
 
 
 def _rate(statuses: str) -> str:
-    return f"sum by (job) (rate({REQUESTS.format(statuses)}[$window]))"
+    return f'sum by (job) (rate({REQUESTS}{{job=~"$job", status=~"{statuses}"}}[$window]))'
 
 
 def _over_replicas(name: str, how: str) -> str:
@@ -26,7 +24,7 @@ def _over_replicas(name: str, how: str) -> str:
 
 ERRORS = f"{_rate('5..')} / {_rate('[235]..')}"
 FIRING = 'count by (job) (ALERTS{alertname=~"GmpoEndpoint.+", alertstate="firing", severity!="info", job=~"$job"})'
-NONE = 'max by (job) (0 * gmpo_serve_engines{job=~"$job"})'
+NONE = f'max by (job) (0 * {ENGINES}{{job=~"$job"}})'
 
 GLANCE = Row(
     "At a glance",
@@ -65,13 +63,12 @@ TRAFFIC = Row(
     "Requests",
     (
         picture(
-            ENDPOINT,
             "Requests by status",
             {"{{status}}": f"{ENDPOINT.rate(DECLARED['serve/requests'])} > 0"},
             unit="requests_per_second",
             text=DECLARED["serve/requests"].help,
         ),
-        picture(ENDPOINT, "Failed answers", {"5xx": ERRORS}, unit="fraction", text="The error budget is 1%."),
+        picture("Failed answers", {"5xx": ERRORS}, unit="fraction", text="The error budget is 1%."),
         curves("Requests under way", "serve/running", "serve/waiting"),
     ),
 )
@@ -90,7 +87,8 @@ VERSIONS = Row(
         curves("Age of the weights", "serve/age_s"),
         curves("Steps trained since", "serve/age_steps"),
         curves("Evaluations", "serve/evaluation"),
-        curves("Refused, or not to be looked up", "serve/refused", "serve/trouble"),
+        curves("Versions refused", "serve/refused"),
+        curves("Versions cannot be looked up", "serve/trouble"),
         increases("Changes of version", "serve/swaps"),
     ),
 )
@@ -100,7 +98,7 @@ ENDPOINT_BOARD = Board(
     "gmpo / Endpoint",
     "Written by `python -m deploy.monitoring` from the metric declarations; edit a copy.",
     (
-        Variable("job", "Endpoint", "label_values(gmpo_serve_engines, job)"),
+        Variable("job", "Endpoint", f"label_values({ENGINES}, job)"),
         Choice("window", "Look back", ("1m", "5m", "30m", "2h"), "5m"),
     ),
     (GLANCE, TRAFFIC, LATENCY, VERSIONS),

@@ -1,7 +1,8 @@
-"""PromQL over declared metrics, for the dashboards.
+"""PromQL over declared metrics.
 
-Every series of a run is joined with gmpo_run_info, which stands on the same page and says which run it is: a resumed run is one
-curve though its driver moved. Counters are read as rates or increases over Grafana's variable `$window`, since a step may take long.
+On the dashboards every series of a run is joined with gmpo_run_info, which stands on the same page and says which run it is: a resumed
+run is one curve though its driver moved. Counters are read as rates or increases over Grafana's variable `$window`, since a step may
+take long.
 """
 
 from __future__ import annotations
@@ -14,18 +15,30 @@ from services.telemetry.prometheus import FAMILY_LABEL
 DECLARED = {metric.name: metric for metric in (*METRICS, *ENDPOINT_METRICS)}
 
 
+def series(*names: str) -> tuple[str, ...]:
+    """What Prometheus calls these metrics; KeyError for one that nobody declared."""
+    return tuple(DECLARED[name].prometheus_name for name in names)
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Which series a dashboard is about."""
 
     label: str
-    """Tells its curves apart."""
+    """Tells apart what is summed up."""
     window: str
     """How far back counters and histograms are read."""
     selector: str = ""
     """Between braces, behind each metric's name."""
     join: str = ""
     """Behind each expression."""
+    each: str = ""
+    """Tells apart, beside `label`, what is not summed up; empty where there is one series of a label."""
+
+    def curve(self, name: str, *, summed: bool) -> str:
+        """The legend of a curve."""
+        labels = [self.label] if summed or not self.each else [self.label, self.each]
+        return " · ".join((name, *(f"{{{{{label}}}}}" for label in labels)))
 
     def series(self, expr: str) -> str:
         """The expression's series that are in scope, with the label."""
@@ -66,7 +79,7 @@ class Scope:
 
 
 RUN = Scope("run", "$window", join=' * on (job, instance) group_left (run) gmpo_run_info{run=~"$run"}')
-ENDPOINT = Scope("job", "$window", selector='{job=~"$job"}')
+ENDPOINT = Scope("job", "$window", selector='{job=~"$job"}', each="instance")
 
 
 def legend(metric: Metric, *, with_area: bool = False) -> str:

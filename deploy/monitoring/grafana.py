@@ -82,7 +82,7 @@ class Panel:
             "options": {
                 "colorMode": "value",
                 "graphMode": "area" if self.sparkline else "none",
-                "textMode": "value_and_name" if len(self.targets) > 1 else "value",
+                "textMode": "auto",  # names, where there are several values
                 "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
             },
         }

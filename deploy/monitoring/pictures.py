@@ -13,7 +13,7 @@ Read = Callable[[Metric], str]
 
 def curves(scope: Scope, title: str, *names: str, logarithmic: bool = False) -> Panel:
     """Gauges as they stand."""
-    return _panel(scope, title, names, scope.present, logarithmic=logarithmic)
+    return _panel(scope, title, names, scope.present, logarithmic=logarithmic, summed=False)
 
 
 def rates(scope: Scope, title: str, *names: str) -> Panel:
@@ -45,25 +45,33 @@ def spread(scope: Scope, title: str, name: str, *quantiles: float) -> Panel:
 
 
 def picture(scope: Scope, title: str, exprs: Mapping[str, str], *, unit: str = "", text: str = "") -> Panel:
-    """Any expressions, by the name of their curve."""
-    return Panel(title, tuple(Target(expr, _told_apart(scope, name)) for name, expr in exprs.items()), unit, text)
+    """Any expressions with one series per label of the scope, by the name of their curve."""
+    return Panel(title, _targets(scope, exprs), unit, text)
 
 
-def stat(title: str, exprs: Mapping[str, str], *, unit: str = "", text: str = "", bad_from: float | None = None) -> Panel:
-    """Present values, large."""
-    targets = tuple(Target(expr, name) for name, expr in exprs.items())
-    return Panel(title, targets, unit, text, kind="stat", bad_from=bad_from, sparkline=len(targets) == 1)
+def stat(scope: Scope, title: str, exprs: Mapping[str, str], *, unit: str = "", text: str = "", bad_from: float | None = None) -> Panel:
+    """The same as present values, large."""
+    return Panel(title, _targets(scope, exprs), unit, text, kind="stat", bad_from=bad_from, sparkline=len(exprs) == 1)
 
 
-def _panel(scope: Scope, title: str, names: tuple[str, ...], read: Read, *, unit: str | None = None, logarithmic: bool = False) -> Panel:
+def _panel(
+    scope: Scope,
+    title: str,
+    names: tuple[str, ...],
+    read: Read,
+    *,
+    unit: str | None = None,
+    logarithmic: bool = False,
+    summed: bool = True,
+) -> Panel:
     metrics = [DECLARED[name] for name in names]
     mixed = len({name.partition("/")[0] for name in names}) > 1
     called = [legend(metric, with_area=mixed) for metric in metrics]
-    targets = tuple(Target(read(metric), _told_apart(scope, name)) for name, metric in zip(called, metrics, strict=True))
+    targets = _targets(scope, dict(zip(called, map(read, metrics), strict=True)), summed=summed)
     helps = [f"- {name}: {metric.help}" for name, metric in zip(called, metrics, strict=True)]
     text = metrics[0].help if len(metrics) == 1 else "\n".join(helps)
     return Panel(title, targets, metrics[0].unit if unit is None else unit, text, logarithmic=logarithmic)
 
 
-def _told_apart(scope: Scope, name: str) -> str:
-    return f"{name} · {{{{{scope.label}}}}}"
+def _targets(scope: Scope, exprs: Mapping[str, str], *, summed: bool = True) -> tuple[Target, ...]:
+    return tuple(Target(expr, scope.curve(name, summed=summed)) for name, expr in exprs.items())

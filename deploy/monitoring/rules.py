@@ -1,7 +1,7 @@
 """Alerts and recording rules as data, and as the rule file that Prometheus reads.
 
-An alert's `description` and `summary` are Prometheus templates; the runbook of alert `GmpoX` is the section `## GmpoX` of
-docs/monitoring.md.
+An alert's `description` and `summary` are Prometheus templates; the runbook of alert `GmpoX` is the section `### GmpoX` of
+docs/monitoring.md, and the chart puts `monitoring.prometheusRule.runbookBase` before its path.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Literal
 import yaml
 
 Severity = Literal["critical", "warning", "info"]
+REMEMBERED = "6h"
+"""How long a page that vanished is spoken of."""
 HEAD = "# Written by `python -m deploy.monitoring`. Do not edit.\n"
 
 
@@ -42,7 +44,7 @@ class Alert:
 
     @property
     def runbook(self) -> str:
-        """Where to read what to do."""
+        """Where to read what to do, from the repository's root."""
         return f"docs/monitoring.md#{self.name.lower()}"
 
     def rule(self) -> dict[str, Any]:
@@ -52,7 +54,7 @@ class Alert:
             "expr": self.expr,
             "for": self.lasting,
             "labels": {"severity": self.severity},
-            "annotations": {"summary": self.summary, "description": self.description, "runbook": self.runbook},
+            "annotations": {"summary": self.summary, "description": self.description, "runbook_url": self.runbook},
         }
 
 

@@ -1,14 +1,32 @@
 """When somebody should look at a training run.
 
 Every figure of a run is on its page from the first moment, at 0, and gone with the run: an alert must not take a 0 for a fact, nor
-fire where there is nothing. `run` comes from gmpo_run_info, which stands on the same page.
+fire where a run has come to its end. `run` comes from gmpo_run_info, which stands on the same page.
 """
 
 from __future__ import annotations
 
-from deploy.monitoring.rules import Alert, Group, Record
+from deploy.monitoring.expressions import series
+from deploy.monitoring.rules import REMEMBERED, Alert, Group, Record
 
 RUN = "Run {{ $labels.run }}"
+STEPS, LEFT, VERSION, BEGAN, SECONDS = series("run/steps", "run/eta_s", "step/version", "step/began", "step/seconds")
+EVALUATING, FAILURES, DOWN, LOST = series("eval/running", "weights/failures", "generation/down", "generation/engines_lost")
+ATTEMPTS, STORE, RESPONSES, MASKED = series("learner/attempts", "queue/store_used", "reward/responses", "reward/masked")
+UPDATES, SKIPPED, MISMATCH, EFFECTIVE = series(
+    "learner/updates", "learner/skipped_updates", "learner/mismatch", "learner/effective_samples"
+)
+AGE, OLDEST, BOUND = series("staleness/mean", "staleness/max", "staleness/bound")
+
+UNFINISHED = "run:gmpo_unfinished:max"
+MEAN_STEP = "run:gmpo_step_seconds:mean"
+DEADLINE = "run:gmpo_step_deadline_seconds:max"
+MASKED_SHARE = "run:gmpo_reward_masked:ratio2h"
+SKIPPED_SHARE = "run:gmpo_learner_skipped:ratio2h"
+NO_VERDICT = (
+    "{{ $value | humanizePercentage }} of the responses of the last 2 hours were left out:"
+    " their verification timed out, ran out of memory or crashed."
+)
 
 
 def of_run(expr: str) -> str:
@@ -16,20 +34,32 @@ def of_run(expr: str) -> str:
     return f"({expr}) * on (job, instance) group_left (run) gmpo_run_info"
 
 
+def _unfinished() -> str:
+    """1 where a run has more than a step, and more than two minutes, to go: less may pass between the last scrape and its end."""
+    ending = f"({LEFT} > bool 0) * ({LEFT} <= bool 120)"  # it is 0 before the first step
+    return f"max by (namespace, run) ({of_run(f'({STEPS} - {VERSION} > bool 1) * (1 - {ending})')})"
+
+
+def _skipping(share: float) -> str:
+    """A single skip says nothing, however few updates there are."""
+    return of_run(f"{SKIPPED_SHARE} > {share:g} and increase({SKIPPED}[2h]) > 1.5")
+
+
 PROGRESS = Group(
     "gmpo-run-progress",
     (
-        Record("run:gmpo_step_seconds:mean", "gmpo_step_seconds_sum / (gmpo_step_seconds_count > 0)"),
+        Record(UNFINISHED, _unfinished()),
+        Record(MEAN_STEP, f"{SECONDS}_sum / ({SECONDS}_count > 0)"),
         # Five usual steps and no less than ten minutes; an hour for the first step; two hours more while held-out questions are asked.
         Record(
-            "run:gmpo_step_deadline_seconds:max",
-            "(clamp_min(5 * run:gmpo_step_seconds:mean, 600) or 0 * gmpo_step_seconds_count + 3600) + 7200 * gmpo_eval_running",
+            DEADLINE,
+            f"(clamp_min(5 * {MEAN_STEP}, 600) or 0 * {SECONDS}_count + 3600) + 7200 * {EVALUATING}",
         ),
         Alert(
             "GmpoRunNotStarted",
             "warning",
             "30m",
-            of_run("gmpo_step_began_timestamp_seconds == 0"),
+            of_run(f"{BEGAN} == 0"),
             f"{RUN} has not started",
             "For 30 minutes the engines have not been sent a first version.",
         ),
@@ -37,13 +67,18 @@ PROGRESS = Group(
             "GmpoRunStalled",
             "critical",
             "1m",
-            of_run(
-                "time() - (gmpo_step_began_timestamp_seconds > 0) > run:gmpo_step_deadline_seconds:max"
-                " and gmpo_step_version < gmpo_run_steps"
-            ),
+            of_run(f"time() - ({BEGAN} > 0) > {DEADLINE} and {VERSION} < {STEPS}"),
             f"{RUN} makes no progress",
             "The present step has taken {{ $value | humanizeDuration }}, which is at least five times the usual step"
             " (an hour for the first one).",
+        ),
+        Alert(
+            "GmpoRunGone",
+            "warning",
+            "15m",
+            f"last_over_time({UNFINISHED}[{REMEMBERED}]) == 1 unless on (namespace, run) gmpo_run_info",
+            f"{RUN} is gone before it was done",
+            "For 15 minutes it has had no page of figures, and it had steps left.",
         ),
     ),
 )
@@ -55,7 +90,7 @@ MENDING = Group(
             "GmpoWeightSyncFailing",
             "warning",
             "0m",
-            of_run("increase(gmpo_weights_failures_publications[30m]) > 0.5"),
+            of_run(f"increase({FAILURES}[30m]) > 0.5"),
             f"{RUN}: a publication of weights failed",
             '{{ printf "%.0f" $value }} publications failed within 30 minutes and were done again; five of one version end the run.',
         ),
@@ -63,7 +98,7 @@ MENDING = Group(
             "GmpoWeightSyncStuck",
             "critical",
             "0m",
-            of_run("increase(gmpo_weights_failures_publications[30m]) > 2.5"),
+            of_run(f"increase({FAILURES}[30m]) > 2.5"),
             f"{RUN}: publications of weights fail again and again",
             '{{ printf "%.0f" $value }} publications failed within 30 minutes; five of one version end the run.',
         ),
@@ -71,7 +106,7 @@ MENDING = Group(
             "GmpoEngineDown",
             "warning",
             "10m",
-            of_run("gmpo_generation_down_engines > 0"),
+            of_run(f"{DOWN} > 0"),
             f"{RUN}: an engine does not come back",
             "{{ $value }} engines have taken no work for 10 minutes; the others do theirs.",
         ),
@@ -79,7 +114,7 @@ MENDING = Group(
             "GmpoEnginesDying",
             "warning",
             "0m",
-            of_run("increase(gmpo_generation_engines_lost_engines[1h]) > 2.5"),
+            of_run(f"increase({LOST}[1h]) > 2.5"),
             f"{RUN}: engines die again and again",
             '{{ printf "%.0f" $value }} engines died or hung within an hour, and were replaced.',
         ),
@@ -87,7 +122,7 @@ MENDING = Group(
             "GmpoLearnerRestarted",
             "warning",
             "0m",
-            of_run("gmpo_learner_attempts > 1 and changes(gmpo_learner_attempts[30m]) > 0"),
+            of_run(f"{ATTEMPTS} > 1 and changes({ATTEMPTS}[30m]) > 0"),
             f"{RUN}: the learner group was restarted",
             "This is learner group number {{ $value }} since the driver began; steps after the last checkpoint are trained again.",
         ),
@@ -95,7 +130,7 @@ MENDING = Group(
             "GmpoQueueStoreFull",
             "warning",
             "5m",
-            of_run("gmpo_queue_store_used_fraction > 0.8"),
+            of_run(f"{STORE} > 0.8"),
             f"{RUN}: the object store is nearly full",
             "{{ $value | humanizePercentage }} of the cluster's object store is in use; above 80% no prompt is admitted and Ray spills.",
         ),
@@ -105,35 +140,29 @@ MENDING = Group(
 LEARNING = Group(
     "gmpo-run-learning",
     (
-        Record(
-            "run:gmpo_reward_masked:ratio2h", "increase(gmpo_reward_masked_responses_total[2h]) / increase(gmpo_reward_responses_total[2h])"
-        ),
-        Record(
-            "run:gmpo_learner_skipped:ratio2h",
-            "increase(gmpo_learner_skipped_updates_total[2h])"
-            " / (increase(gmpo_learner_skipped_updates_total[2h]) + increase(gmpo_learner_updates_total[2h]))",
-        ),
+        Record(MASKED_SHARE, f"increase({MASKED}[2h]) / increase({RESPONSES}[2h])"),
+        Record(SKIPPED_SHARE, f"increase({SKIPPED}[2h]) / (increase({SKIPPED}[2h]) + increase({UPDATES}[2h]))"),
         Alert(
             "GmpoVerifierFaults",
             "warning",
             "0m",
-            of_run("run:gmpo_reward_masked:ratio2h > 0.02"),
-            f"{RUN}: verification fails for some responses",
-            "{{ $value | humanizePercentage }} of the responses of the last 2 hours were left out because verification itself failed.",
+            of_run(f"{MASKED_SHARE} > 0.02"),
+            f"{RUN}: some responses get no verdict",
+            NO_VERDICT,
         ),
         Alert(
             "GmpoVerifierDown",
             "critical",
             "0m",
-            of_run("run:gmpo_reward_masked:ratio2h > 0.2"),
-            f"{RUN}: verification fails for many responses",
-            "{{ $value | humanizePercentage }} of the responses of the last 2 hours were left out because verification itself failed.",
+            of_run(f"{MASKED_SHARE} > 0.2"),
+            f"{RUN}: many responses get no verdict",
+            NO_VERDICT,
         ),
         Alert(
             "GmpoUpdatesSkipped",
             "warning",
             "0m",
-            of_run("run:gmpo_learner_skipped:ratio2h > 0"),
+            _skipping(0.01),
             f"{RUN}: updates are skipped as not finite",
             "{{ $value | humanizePercentage }} of the updates of the last 2 hours were skipped: loss or gradient was not finite.",
         ),
@@ -141,7 +170,7 @@ LEARNING = Group(
             "GmpoUpdatesSkippedOften",
             "critical",
             "0m",
-            of_run("run:gmpo_learner_skipped:ratio2h > 0.1"),
+            _skipping(0.1),
             f"{RUN}: many updates are skipped as not finite",
             "{{ $value | humanizePercentage }} of the updates of the last 2 hours were skipped: loss or gradient was not finite.",
         ),
@@ -150,7 +179,7 @@ LEARNING = Group(
             "GmpoMismatchHigh",
             "warning",
             "15m",
-            of_run("gmpo_learner_mismatch_nats > 0.05"),
+            of_run(f"{MISMATCH} > 0.05"),
             f"{RUN}: engines and learner disagree",
             'On the same tokens their log-probs differ by {{ printf "%.2g" $value }} nats on average.',
         ),
@@ -159,26 +188,27 @@ LEARNING = Group(
             "warning",
             "15m",
             of_run(
-                "avg_over_time(gmpo_learner_mismatch_nats[30m]) > 0.001 and"
-                " avg_over_time(gmpo_learner_mismatch_nats[30m]) > 3 * avg_over_time((gmpo_learner_mismatch_nats > 0)[6h:1m] offset 30m)"
-                " and gmpo_learner_mismatch_nats offset 2h > 0"
+                f"avg_over_time({MISMATCH}[30m]) > 0.001 and"
+                f" avg_over_time({MISMATCH}[30m]) > 3 * avg_over_time(({MISMATCH} > 0)[6h:1m] offset 30m)"
+                f" and {MISMATCH} offset 2h > 0"
             ),
             f"{RUN}: engines and learner drift apart",
             'On the same tokens their log-probs differ by {{ printf "%.2g" $value }} nats on average, over three times as much as before.',
         ),
+        # With a bound of 1 every run whose engines keep up is at it; that matters only where most of the samples are lost to it.
         Alert(
             "GmpoStalenessAtBound",
             "info",
             "30m",
-            of_run("gmpo_staleness_mean_versions >= 0.9 * gmpo_staleness_bound_versions and gmpo_staleness_bound_versions > 0"),
+            of_run(f"{AGE} >= 0.9 * {BOUND} and ({BOUND} > 1 or {BOUND} == 1 and ({EFFECTIVE} > 0) < 0.5)"),
             f"{RUN} trains on groups as old as it may",
-            "The mean age is {{ $value | humanize }} versions: engines wait for the learner.",
+            'The mean age is {{ printf "%.2f" $value }} versions: engines wait for the learner.',
         ),
         Alert(
             "GmpoStalenessBeyondBound",
             "warning",
             "30m",
-            of_run("gmpo_staleness_max_versions > gmpo_staleness_bound_versions"),
+            of_run(f"{OLDEST} > {BOUND}"),
             f"{RUN} trains on groups older than it should",
             "The oldest group of the last step was {{ $value }} versions old, beyond replay.max_staleness.",
         ),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from deploy.monitoring import pictures
-from deploy.monitoring.expressions import DECLARED, RUN
+from deploy.monitoring.expressions import DECLARED, RUN, series
 from deploy.monitoring.grafana import Board, Choice, Row, Variable
-from deploy.monitoring.pictures import stat
 
 curves, rates, increases = partial(pictures.curves, RUN), partial(pictures.rates, RUN), partial(pictures.increases, RUN)
 shares, means, spread = partial(pictures.shares, RUN), partial(pictures.means, RUN), partial(pictures.spread, RUN)
+stat = partial(pictures.stat, RUN)
+BEGAN, SECONDS = series("step/began", "step/seconds")
 
 FIRING = 'count by (run) (ALERTS{alertname=~"Gmpo.+", alertstate="firing", severity!="info", run=~"$run"})'
 NONE = 'max by (run) (0 * gmpo_run_info{run=~"$run"})'
@@ -31,8 +32,8 @@ GLANCE = Row(
         stat(
             "This step",
             {
-                "so far": RUN.series("(time() - (gmpo_step_began_timestamp_seconds > 0))"),
-                "usual": RUN.series("(gmpo_step_seconds_sum / gmpo_step_seconds_count)"),
+                "so far": RUN.series(f"(time() - ({BEGAN} > 0))"),
+                "usual": RUN.series(f"({SECONDS}_sum / {SECONDS}_count)"),
             },
             unit="seconds",
             text="How long the present step has taken so far, and what one takes on average. Far beyond that the run has stalled.",
@@ -135,7 +136,8 @@ MENDING = Row(
     (
         curves("Engines", "generation/down", "generation/engines_lost"),
         curves("Learner groups", "learner/attempts"),
-        curves("Publications", "weights/failures", "weights/digest_ok"),
+        curves("Publications that failed", "weights/failures"),
+        curves("Bytes arrived as they were sent", "weights/digest_ok"),
     ),
 )
 

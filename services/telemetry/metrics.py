@@ -54,7 +54,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("reward/right", "fraction", "gauge", "Share of graded responses that are right"),
     Metric("reward/responses", "responses", "counter", "Responses of the step, graded or not"),
     Metric("reward/parse_failures", "responses", "counter", "Responses without a readable answer (graded as wrong)"),
-    Metric("reward/masked", "responses", "counter", "Responses left out because verification itself failed (timeout, crash, oom)"),
+    Metric("reward/masked", "responses", "counter", "Responses left out because verification gave no verdict (timeout, oom, crash)"),
     Metric("reward/zero_advantage_groups", "groups", "counter", "Groups whose responses all earned the same reward"),
     Metric("reward/filtered_groups", "groups", "counter", "Groups dropped by dynamic sampling on the way to this step"),
     Metric("reward/kl", "nats", "gauge", "KL of a response to the frozen starting policy, where the reward pays for it; mean"),

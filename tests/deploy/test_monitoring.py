@@ -14,8 +14,9 @@ import yaml
 
 from deploy.monitoring.expressions import DECLARED
 from deploy.monitoring.files import BOARDS, FOLDER, GROUPS, rendered
-from deploy.monitoring.grafana import COLUMNS
+from deploy.monitoring.grafana import COLUMNS, Board
 from deploy.monitoring.rules import Record
+from tests.deploy.chart import CI_VALUES, Refused, render, the
 from tests.deploy.monitoring.cases import CASES, HEALTHY, QUIETS, Case, Quiet
 from tests.deploy.monitoring.promtool import ALERTS, rule_tests
 from tests.deploy.tools import ROOT, tool
@@ -23,6 +24,7 @@ from tests.deploy.tools import ROOT, tool
 pytestmark = pytest.mark.deploy
 
 RULES = FOLDER / "rules.yaml"
+GPUS = next(path for path in CI_VALUES if path.stem.startswith("multi-node"))
 MODELS = {path: json.loads((FOLDER / path).read_text()) for path in BOARDS}
 HISTOGRAM = ("_bucket", "_sum", "_count")
 OUR_OWN = {"gmpo_run_info", "gmpo_component"}
@@ -72,6 +74,31 @@ def test_every_alert_has_its_section_in_the_runbook() -> None:
     assert all(alert.runbook == f"docs/monitoring.md#{name.lower()}" for name, alert in ALERTS.items())
 
 
+@pytest.mark.parametrize(
+    ("base", "before"),
+    [("", ""), ("https://git.example.com/gmpo/blob/main/", "https://git.example.com/gmpo/blob/main/"), ("http://docs/x", "http://docs/x/")],
+)
+def test_the_chart_says_where_the_runbook_is(base: str, before: str) -> None:
+    found = the(render(GPUS, {"monitoring": {"prometheusRule": {"runbookBase": base}}}), "PrometheusRule")
+    rules = [rule for group in found["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert {rule["alert"]: rule["annotations"]["runbook_url"] for rule in rules} == {
+        name: before + alert.runbook for name, alert in ALERTS.items()
+    }
+
+
+def test_a_runbook_is_an_address_or_a_path() -> None:
+    with pytest.raises(Refused, match="runbookBase"):
+        render(GPUS, {"monitoring": {"prometheusRule": {"runbookBase": "git.example.com"}}})
+
+
+@pytest.mark.parametrize(("values", "scraped"), [("multi-node", True), ("shared-cluster", False), ("existing-cluster", False)])
+def test_the_runs_page_is_scraped_where_there_is_one(values: str, scraped: bool) -> None:
+    (example,) = (path for path in CI_VALUES if path.stem == f"{values}-values")
+    objects = render(example, {"monitoring": {"podMonitor": {"enabled": True}}})
+    ports = {each["port"] for each in the(objects, "PodMonitor")["spec"]["podMetricsEndpoints"]}
+    assert ("run-metrics" in ports) == scraped == ("telemetry.prometheus.port" in the(objects, "RayJob")["spec"]["entrypoint"])
+
+
 def test_every_declared_metric_is_drawn() -> None:
     drawn = set(
         re.findall(r"\w+", " ".join(target.expr for board in BOARDS.values() for panel in board.panels() for target in panel.targets))
@@ -110,6 +137,27 @@ def test_a_dashboard_loads_anywhere(path: str) -> None:
     assert used == variables.keys()
     assert len({panel["id"] for panel in model["panels"]}) == len(model["panels"])
     assert all(panel["title"] for panel in model["panels"])
+
+
+@pytest.mark.parametrize(("path", "label"), [("dashboards/run.json", "run"), ("dashboards/endpoint.json", "job")])
+def test_every_value_and_curve_has_a_name_of_its_own(path: str, label: str) -> None:
+    """However many runs, endpoints and replicas are chosen."""
+    for panel in (panel for panel in MODELS[path]["panels"] if panel["type"] != "row"):
+        legends = [target["legendFormat"] for target in panel["targets"]]
+        assert len(set(legends)) == len(legends), panel["title"]
+        for target in panel["targets"]:
+            assert f"{{{{{label}}}}}" in target["legendFormat"], panel["title"]
+            a_replica_each = label == "job" and not re.search(r"by \((le, )?job\b", target["expr"])
+            assert ("{{instance}}" in target["legendFormat"]) == a_replica_each, panel["title"]
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_curves_that_share_an_axis_have_one_unit(board: Board) -> None:
+    """A flag beside a count is a flat line."""
+    flags = {DECLARED[name].prometheus_name for name in ("weights/digest_ok", "serve/trouble", "eval/running")}
+    for panel in board.panels():
+        drawn = [set(re.findall(r"\w+", target.expr)) for target in panel.targets]
+        assert len(panel.targets) == 1 or not any(names & flags for names in drawn), panel.title
 
 
 @pytest.mark.parametrize("path", MODELS)

@@ -1,7 +1,7 @@
 """What a healthy run and endpoint look like to Prometheus, and what changes where something is wrong.
 
 There is a sample a minute, for five hours. A case changes a few of the healthy series, most of them after an hour. Values are in
-promtool's notation: `0+60x90` begins at 0 and rises by 60 ninety times.
+promtool's notation: `0+60x90` begins at 0 and rises by 60 ninety times, `_` is no sample, and at `stale` a series ends.
 """
 
 from __future__ import annotations
@@ -33,9 +33,16 @@ def change(before: float, after: float, *, minute: int) -> str:
 Series = Mapping[str, str]
 """Metric (for an endpoint's requests with its status) -> values."""
 
-HEALTHY_RUN: Series = {
+
+def gone(series: Series) -> dict[str, str]:
+    """Pages that vanish after an hour."""
+    return {name: f"{values.split('x')[0]}x60 stale" for name, values in series.items()}
+
+
+HEALTHY_RUN: dict[str, str] = {
     "gmpo_run_info": steady(1),
     "gmpo_run_steps": steady(5000),
+    "gmpo_run_eta_seconds": "300000-60x300",
     # A step a minute, of which each takes the whole minute.
     "gmpo_step_version": rising(1),
     "gmpo_step_began_timestamp_seconds": rising(60),
@@ -52,11 +59,13 @@ HEALTHY_RUN: Series = {
     "gmpo_learner_updates_total": rising(4),
     "gmpo_learner_skipped_updates_total": steady(0),
     "gmpo_learner_mismatch_nats": change(0, 0.004, minute=3),
-    "gmpo_staleness_mean_versions": steady(1),
-    "gmpo_staleness_max_versions": steady(2),
-    "gmpo_staleness_bound_versions": steady(2),
+    "gmpo_learner_effective_samples_fraction": change(0, 0.9, minute=3),
+    # The default: engines that keep up are a version ahead.
+    "gmpo_staleness_mean_versions": steady(0.95),
+    "gmpo_staleness_max_versions": steady(1),
+    "gmpo_staleness_bound_versions": steady(1),
 }
-HEALTHY_ENDPOINT: Series = {
+HEALTHY_ENDPOINT: dict[str, str] = {
     "up": steady(1),
     'gmpo_serve_requests_total{status="200"}': rising(600),
     'gmpo_serve_requests_total{status="401"}': rising(600),  # somebody without a key: no failure of ours
@@ -116,9 +125,22 @@ FIRST_STEP = {
     "gmpo_learner_updates_total": steady(0),
 }
 COMING_UP = {name: steady(1 if name == "gmpo_run_info" else 0) for name in HEALTHY_RUN} | {"gmpo_run_steps": steady(5000)}
-GONE = {name: f"{values.split('x')[0]}x60 stale" for name, values in HEALTHY_RUN.items()}
+FINISHED = gone(HEALTHY_RUN | {"gmpo_run_steps": steady(60), "gmpo_run_eta_seconds": "3600-60x300"})
+LAST_SCRAPED = FINISHED | gone({"gmpo_run_steps": steady(62), "gmpo_run_eta_seconds": "3720-60x300"})
+LAST_OF_LONG_STEPS = FINISHED | gone({"gmpo_run_steps": steady(61), "gmpo_run_eta_seconds": steady(1800)})
+ELSEWHERE = {
+    f'{name}{{instance="10.0.0.9:9400"}}': f"_x75 {values}"
+    for name, values in (HEALTHY_RUN | {"gmpo_step_began_timestamp_seconds": f"4500+60x{MINUTES}"}).items()
+}
+LOOSE = {"gmpo_staleness_bound_versions": steady(2)}
+SILENT = {name: steady(5) for name in HEALTHY_ENDPOINT if "requests" in name}
+IN_TRAINING = {
+    "gmpo_serve_engines": "_x300",
+    'gmpo_serve_engines{app_kubernetes_io_component="training"}': HEALTHY_ENDPOINT["gmpo_serve_engines"],
+}
 FAILING = 'gmpo_serve_requests_total{status="500"}'
 POLICY = {"job": "policy", "namespace": "ml"}
+NAMED = {"run": "tiny", "namespace": "ml"}
 
 CASES = (
     Case("GmpoRunNotStarted", 70, "For 30 minutes the engines have not been sent a first version.", COMING_UP),
@@ -133,6 +155,10 @@ CASES = (
         64,
         "The present step has taken 1h 2m 0s, which is at least five times the usual step (an hour for the first one).",
         FIRST_STEP,
+    ),
+    *(
+        Case("GmpoRunGone", minute, "For 15 minutes it has had no page of figures, and it had steps left.", gone(series), NAMED)
+        for series, minute in ((HEALTHY_RUN, 77), (HEALTHY_RUN, 160), (HEALTHY_RUN | FIRST_STEP, 77))
     ),
     Case(
         "GmpoWeightSyncFailing",
@@ -174,21 +200,21 @@ CASES = (
     Case(
         "GmpoVerifierFaults",
         60,
-        "6.25% of the responses of the last 2 hours were left out because verification itself failed.",
+        "6.25% of the responses of the last 2 hours were left out: their verification timed out, ran out of memory or crashed.",
         {"gmpo_reward_masked_responses_total": rising(1)},
     ),
     Case(
         "GmpoVerifierDown",
         60,
-        "25% of the responses of the last 2 hours were left out because verification itself failed.",
+        "25% of the responses of the last 2 hours were left out: their verification timed out, ran out of memory or crashed.",
         {"gmpo_reward_masked_responses_total": rising(4)},
         also=("GmpoVerifierFaults",),
     ),
     Case(
         "GmpoUpdatesSkipped",
-        61,
-        "0.4082% of the updates of the last 2 hours were skipped: loss or gradient was not finite.",
-        {"gmpo_learner_skipped_updates_total": change(0, 1, minute=60)},
+        160,
+        "1.639% of the updates of the last 2 hours were skipped: loss or gradient was not finite.",
+        {"gmpo_learner_skipped_updates_total": change(0, 8, minute=60)},
     ),
     Case(
         "GmpoUpdatesSkippedOften",
@@ -213,7 +239,13 @@ CASES = (
         "GmpoStalenessAtBound",
         91,
         "The mean age is 1.95 versions: engines wait for the learner.",
-        {"gmpo_staleness_mean_versions": change(1, 1.95, minute=60)},
+        LOOSE | {"gmpo_staleness_mean_versions": change(1, 1.95, minute=60)},
+    ),
+    Case(
+        "GmpoStalenessAtBound",
+        91,
+        "The mean age is 0.95 versions: engines wait for the learner.",
+        {"gmpo_learner_effective_samples_fraction": change(0.9, 0.4, minute=60)},
     ),
     Case(
         "GmpoStalenessBeyondBound",
@@ -224,8 +256,16 @@ CASES = (
     Case(
         "GmpoEndpointErrors",
         60,
-        "25.09% of the answers failed with 5xx: so the error budget of 30 days (1%) lasts 5 at most.",
+        "25.09% of the answers failed with 5xx; at this rate the budget of 30 days (1%) is gone within 5.",
         {FAILING: rising(200)},
+        POLICY,
+        also=("GmpoEndpointErrorsSlow",),
+    ),
+    Case(
+        "GmpoEndpointErrors",
+        60,
+        "100% of the answers failed with 5xx; at this rate the budget of 30 days (1%) is gone within 5.",
+        SILENT | {FAILING: rising(1)},
         POLICY,
         also=("GmpoEndpointErrorsSlow",),
     ),
@@ -254,11 +294,18 @@ CASES = (
         "GmpoEndpointDown",
         66,
         "For 5 minutes no replica has had an engine, or none has given figures.",
-        {
-            "up": change(1, 0, minute=60),
-            **{name: f"{values.split('x')[0]}x60 stale" for name, values in list(HEALTHY_ENDPOINT.items())[1:]},
-        },
+        gone(HEALTHY_ENDPOINT) | {"up": change(1, 0, minute=60)},
         POLICY,
+    ),
+    *(
+        Case(
+            "GmpoEndpointDown",
+            minute,
+            "For 5 minutes no replica has had an engine, or none has given figures.",
+            gone(HEALTHY_ENDPOINT),  # its pods were deleted, or wait for a node
+            POLICY,
+        )
+        for minute in (67, 100)
     ),
     Case(
         "GmpoEndpointOldVersion",
@@ -289,12 +336,23 @@ QUIETS = (
     Quiet("held-out questions are being asked", 160, "run", STALLED | {"gmpo_eval_running": steady(1)}),
     Quiet("steps of half an hour", 180, "run", STALLED | {"gmpo_step_seconds_sum": f"0+1800x60 108000+0x{MINUTES}"}),
     Quiet("the last step is done and its checkpoint takes long", 160, "run", STALLED | {"gmpo_run_steps": steady(60)}),
-    *(Quiet("the run has ended", minute, "run", GONE) for minute in (61, 100, 200)),
+    *(Quiet("the run has ended", minute, "run", FINISHED) for minute in (61, 100, 200)),
+    *(Quiet("it ended between two scrapes", 100, "run", last) for last in (LAST_SCRAPED, LAST_OF_LONG_STEPS)),
+    Quiet("the run's page has only just gone", 70, "run", gone(HEALTHY_RUN)),
+    Quiet("the run was ended long ago", 430, "run", gone(HEALTHY_RUN)),
+    Quiet("the run went on elsewhere", 200, "run", {**gone(HEALTHY_RUN), **ELSEWHERE}),
     Quiet(
         "a synchronous run is at its bound of 0",
         160,
         "run",
         {f"gmpo_staleness_{which}_versions": steady(0) for which in ("mean", "max", "bound")},
+    ),
+    Quiet("now and then an update is skipped", 160, "run", {"gmpo_learner_skipped_updates_total": change(0, 1, minute=60)}),
+    Quiet(
+        "one of a few updates was skipped",
+        160,
+        "run",
+        {"gmpo_learner_updates_total": "0+0.1x300", "gmpo_learner_skipped_updates_total": change(0, 1, minute=60)},
     ),
     Quiet("a restart of the learner long ago", 160, "run", {"gmpo_learner_attempts": change(1, 2, minute=60)}),
     Quiet("one engine was lost and replaced", 70, "run", {"gmpo_generation_engines_lost_engines": change(0, 1, minute=60)}),
@@ -302,6 +360,9 @@ QUIETS = (
     Quiet("float32 engines differ ten times more than nothing", 250, "run", {"gmpo_learner_mismatch_nats": change(1e-6, 1e-5, minute=200)}),
     Quiet("the first steps differ less than later ones", 62, "run", {"gmpo_learner_mismatch_nats": change(1e-4, 4e-3, minute=35)}),
     Quiet("an error long ago", 160, "endpoint", {FAILING: change(0, 50, minute=60)}),
-    Quiet("nobody asks", 160, "endpoint", {name: steady(5) for name in HEALTHY_ENDPOINT if "requests" in name}),
+    Quiet("nobody asks", 160, "endpoint", SILENT),
+    *(Quiet("the only request failed", minute, "endpoint", SILENT | {FAILING: change(0, 1, minute=60)}) for minute in (64, 90)),
+    Quiet("the endpoint was taken away long ago", 430, "endpoint", gone(HEALTHY_ENDPOINT)),
+    Quiet("the endpoint ended with its run", 100, "endpoint", gone({**HEALTHY_ENDPOINT, **IN_TRAINING})),
     Quiet("a version is being loaded", 70, "endpoint", {"gmpo_serve_wanted_step": change(25, 75, minute=60)}),
 )

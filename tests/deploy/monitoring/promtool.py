@@ -34,8 +34,13 @@ def _series(subject: Subject, changes: Series) -> list[dict[str, str]]:
 
 def _labelled(subject: Subject, name: str) -> str:
     metric, _, own = name.removesuffix("}").partition("{")
-    extra = {"gmpo_run_info": f'run="{RUN_NAME}"', "up": 'gmpo_component="endpoint"'}.get(metric, own)
-    return f"{metric}{{{','.join(part for part in (LABELS[subject], extra) if part)}}}"
+    extra = {"gmpo_run_info": f'run="{RUN_NAME}"', "up": 'gmpo_component="endpoint"'}.get(metric, "")
+    labels = _parsed(LABELS[subject]) | _parsed(extra) | _parsed(own)
+    return metric + "{" + ",".join(f'{label}="{value}"' for label, value in labels.items()) + "}"
+
+
+def _parsed(labels: str) -> dict[str, str]:
+    return dict(pair.replace('"', "").split("=", 1) for pair in labels.split(",") if pair)
 
 
 def _stays_quiet(case: Case | Quiet, name: str) -> dict[str, Any]:
@@ -45,12 +50,11 @@ def _stays_quiet(case: Case | Quiet, name: str) -> dict[str, Any]:
 def _fires(case: Case) -> dict[str, Any]:
     alert = ALERTS[case.alert]
     labels = dict(case.labels) or _labels(case.subject)
-    summary = alert.summary.replace("{{ $labels.run }}", RUN_NAME).replace("{{ $labels.job }}", labels["job"])
-    annotations = {"summary": summary, "description": case.says, "runbook": alert.runbook}
+    summary = alert.summary.replace("{{ $labels.run }}", RUN_NAME).replace("{{ $labels.job }}", labels.get("job", ""))
+    annotations = {"summary": summary, "description": case.says, "runbook_url": alert.runbook}
     fired = {"exp_labels": labels | {"severity": alert.severity}, "exp_annotations": annotations}
     return {"eval_time": f"{case.minute}m", "alertname": case.alert, "exp_alerts": [fired]}
 
 
 def _labels(subject: Subject) -> dict[str, str]:
-    found = dict(pair.replace('"', "").split("=", 1) for pair in LABELS[subject].split(","))
-    return found | ({"run": RUN_NAME} if subject == "run" else {})
+    return _parsed(LABELS[subject]) | ({"run": RUN_NAME} if subject == "run" else {})

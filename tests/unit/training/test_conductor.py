@@ -20,6 +20,7 @@ import ray
 
 from actors.errors import DataError, EngineError, GmpoError, QueueClosed
 from actors.learner.advantages import build
+from actors.prompts.prepare import Prepared
 from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
 from actors.replay.freeze import FrozenStep
@@ -30,6 +31,7 @@ from services.telemetry.console import Console
 from services.telemetry.metrics import declared
 from services.training import conductor
 from services.training.conductor import Conductor
+from services.training.evaluation import Evaluation
 from services.training.keeper import Keeper
 from services.training.pool import Pool
 from tests.unit.recipes import tiny_recipe
@@ -70,6 +72,8 @@ class World:
     hooks: dict[int, Callable[..., Any]] = field(default_factory=dict)  # by ordinal, called as its generation begins
     recording: Exception | None = None  # what happens to whoever records
     payloads: weakref.WeakSet[Group] = field(default_factory=weakref.WeakSet)
+    held_out: Sequence[Prepared] = ()
+    log: Log | None = None  # of the present driver
 
     async def hold(self) -> None:
         self.calls.append(("hold", 0))
@@ -113,6 +117,7 @@ class Log:
 
     def __init__(self) -> None:
         self.steps: list[Mapping[str, float]] = []
+        self.present: dict[str, float] = {}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         assert all(declared(name) for name in metrics)
@@ -120,6 +125,7 @@ class Log:
 
     def observe(self, metrics: Mapping[str, float]) -> None:
         assert all(declared(name).kind == "gauge" for name in metrics)
+        self.present |= metrics
 
 
 @dataclass
@@ -175,6 +181,7 @@ async def drive(
         history=tmp_path / name,
     )
     queue, log, trained = ReplayQueue(spec, snapshot, step), Log(), list[tuple[int, ...]]()
+    world.log = log
     world.hooks = {ordinal: (lambda hook=hook: hook(queue)) for ordinal, hook in world.hooks.items()}
     pool, nobody = _pool(Handle(world)), _pool()
     pools: Any = SimpleNamespace(
@@ -184,8 +191,8 @@ async def drive(
         recorder=Handle(world),
         watch=lambda: asyncio.sleep(3600),
     )
-    keeper, run = Keeper(), SimpleNamespace()
-    driver = Conductor(recipe, PromptStream(Order()), pools, Handle(queue), keeper, run, Console(), log, step=step)  # type: ignore[arg-type]
+    keeper, run, stream = Keeper(), SimpleNamespace(append_evaluation=lambda row: None), PromptStream(Order(), held_out=world.held_out)
+    driver = Conductor(recipe, stream, pools, Handle(queue), keeper, run, Console(), log, step=step)  # type: ignore[arg-type]
     await queue.begin_with(keeper.belongings())
     sides = [asyncio.ensure_future(side) for side in (driver.run(), learn(queue, world, trained))]
     await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
@@ -330,6 +337,25 @@ def test_what_is_raised_is_what_went_wrong_and_no_bundle_of_errors() -> None:
     inner = ExceptionGroup("of a pool", [EngineError("no engine can be built")])
     assert str(conductor._cause(ExceptionGroup("", [QueueClosed("closed"), inner]))) == "no engine can be built"
     assert isinstance(conductor._cause(ExceptionGroup("", [QueueClosed("closed")])), QueueClosed)
+
+
+# --- what is seen between two steps ----------------------------------------------------------------------------------------------
+
+
+async def test_the_page_tells_while_held_out_questions_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, told = World(held_out=[Prepared(Order().nth(0), b"")]), []
+
+    async def evaluate(*asked: Any) -> Evaluation:
+        assert world.log
+        told.append((asked[-1], world.log.present["eval/running"]))
+        world.log.present["step/began"] = 0.0
+        return Evaluation(asked[-1], 0.5, 0.5, 1, [])
+
+    monkeypatch.setattr(conductor, "evaluate", evaluate)
+    await drive(tmp_path, world, SYNCHRONOUS)
+    assert told == [(0, 1.0), (3, 1.0)]
+    assert world.log and world.log.present["eval/running"] == 0.0
+    assert world.log.present["step/began"] > 0, "the time of the questions is not the step's"
 
 
 # --- what the reference says -----------------------------------------------------------------------------------------------------
