@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ class Refused(Exception):
 def render(*values: Path | Mapping[str, Any], release: str = "gmpo", namespace: str = "runs", extra: Sequence[str] = ()) -> list[Object]:
     """Objects that `helm template` prints, later values over earlier ones; Refused where the schema or a template says no."""
     with tempfile.TemporaryDirectory() as scratch:
-        files = [value if isinstance(value, Path) else _written(value, Path(scratch) / f"{n}.yaml") for n, value in enumerate(values)]
+        files = [value if isinstance(value, Path) else _written(value, Path(scratch) / f"{n}.json") for n, value in enumerate(values)]
         given = [word for file in files for word in ("--values", str(file))]
         command = [tool("helm"), "template", release, str(CHART), "--namespace", namespace, *given, *extra]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -78,5 +79,5 @@ def pod_templates(objects: Sequence[Object]) -> Iterator[tuple[str, Object]]:
 
 
 def _written(values: Mapping[str, Any], file: Path) -> Path:
-    file.write_text(yaml.safe_dump(dict(values)), encoding="utf-8")
+    file.write_text(json.dumps(dict(values)), encoding="utf-8")  # which is YAML, and leaves no text without quotes to guess at
     return file

@@ -1,4 +1,4 @@
-"""What the KubeRay operator 1.7 refuses beyond the schemas of its CRDs."""
+"""What the KubeRay operator 1.7, and Kueue, refuse beyond the schemas of the CRDs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from tests.deploy.chart import Object, ray_clusters
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 LONGEST_NAME = {"RayCluster": 53, "RayJob": 47, "RayService": 47}
+QUEUE, ELASTIC = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/elastic-job"
 ALPHA = ("networkPolicy", "tlsOptions", "historyServerOptions")
 RESOURCES = {"num-cpus", "num-gpus", "memory", "resources"}
 
 
 def complaints(found: Object) -> list[str]:
     """One line per broken rule."""
-    return [*_of_name(found), *_of_job(found), *(problem for _, spec in ray_clusters([found]) for problem in _of_cluster(spec))]
+    return [
+        *_of_name(found),
+        *_of_job(found),
+        *_of_queue(found),
+        *(problem for _, spec in ray_clusters([found]) for problem in _of_cluster(spec)),
+    ]
 
 
 def _of_name(found: Object) -> Iterator[str]:
@@ -51,6 +57,23 @@ def _of_job(found: Object) -> Iterator[str]:
         yield "a negative time or limit"
     if not isinstance(yaml.safe_load(spec.get("runtimeEnvYAML", "{}")), dict):
         yield "runtimeEnvYAML is no mapping"
+
+
+def _of_queue(found: Object) -> Iterator[str]:
+    """Kueue's webhooks, for what has the label of one of its queues."""
+    metadata = found["metadata"]
+    if QUEUE not in metadata["labels"]:
+        return
+    sliced = metadata.get("annotations", {}).get(ELASTIC) == "true"
+    if found["kind"] == "RayJob" and "clusterSelector" in found["spec"]:
+        yield "a queue for a job on a cluster that exists"
+    if found["kind"] == "RayJob" and not found["spec"].get("shutdownAfterJobFinishes"):
+        yield "a queue without shutdownAfterJobFinishes"
+    for _, spec in ray_clusters([found]):
+        if spec.get("enableInTreeAutoscaling") and not sliced:
+            yield f"a queue with autoscaling and without {ELASTIC}"
+        if len(spec.get("workerGroupSpecs", ())) > 7:
+            yield "a queue for more than seven worker groups"
 
 
 def _of_cluster(spec: dict[str, Any]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import subprocess
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 
 from deploy.chart_docs import outputs
 from services.config import parse_recipe
-from tests.deploy.chart import CHART, CI_VALUES, Refused, example, ray_clusters, render, the
+from tests.deploy.chart import CHART, CI_VALUES, Refused, example, pod_templates, ray_clusters, render, the
 from tests.deploy.operator_rules import DNS_1035
 from tests.deploy.tools import ROOT, tool
 
@@ -68,6 +67,17 @@ def test_versions_are_the_projects() -> None:
         ({"training": {"workerGroups": {"A group": {"resources": {}}}}}, "A group"),
         ({"training": {"workerGroups": {"cpu": {"resources": {}, "rayStartParams": {"num-cpus": "4"}}}}}, "num-cpus"),
         ({"training": {"workerGroups": {"cpu": {"resources": {}, "replicas": 2, "maxReplicas": 1}}}}, "maxReplicas"),
+        ({"training": {"workerGroups": {"cpu": {"resources": {}, "minReplicas": 2, "maxReplicas": 8}}}}, "<= replicas <="),
+        (
+            {"training": {"autoscaling": True, "workerGroups": {"cpu": {"resources": {}, "minReplicas": 9, "maxReplicas": 8}}}},
+            "minReplicas 9",
+        ),
+        ({"training": {"workerGroups": {"cpu": {"resources": {}, "credentials": ["redis"]}}}}, "/training/workerGroups/cpu/credentials"),
+        ({"training": {"workerGroups": {"gpu": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}}, "recipe.cluster.device: gpu"),
+        ({"training": {"autoscaling": True, "labels": {"kueue.x-k8s.io/queue-name": "gpus"}}}, "kueue.x-k8s.io/elastic-job"),
+        ({"training": {"existingCluster": "theirs", "labels": {"kueue.x-k8s.io/queue-name": "gpus"}}}, "sharedCluster.labels"),
+        ({"training": {"overrides": ["run.name=other"]}}, "training.overrides: run.name=other"),
+        ({"training": {"overrides": ["run.root=/elsewhere"]}}, "training.overrides: run.root=/elsewhere"),
         ({"training": {"head": {"replicas": 2}}}, "replicas"),
         ({"commonLabels": {"team": 7}}, "/commonLabels/team"),
         ({"storage": {"accessModes": ["ReadWrite"]}}, "/storage/accessModes"),
@@ -76,6 +86,7 @@ def test_versions_are_the_projects() -> None:
         ({"recipe": "run: {name: [}"}, "not a YAML mapping"),
         ({"recipe": "run: tiny"}, "recipe.run"),
         ({"recipe": {"run": {"name": None}}}, "recipe.run.name is required"),
+        ({"recipe": "run: {name: N}"}, "recipe.run.name: in quotes"),
         ({"recipe": {"run": {"root": "/elsewhere"}}}, "storage.mountPath"),
         ({"recipe": {"serve": {"during_training": True}}, "apiKeys": {"existingSecret": ""}}, "apiKeys.existingSecret is required"),
         ({"apiKeys": {"existingSecret": ""}}, "apiKeys.existingSecret is required"),
@@ -110,7 +121,6 @@ def test_a_recipe_keeps_its_meaning_as_a_tree_and_as_a_file(tmp_path: Path) -> N
     file.write_text("# mine\n" + yaml.safe_dump(tree), encoding="utf-8")
     as_tree = the(render(TINY, {"recipe": tree}), "ConfigMap")["data"]["recipe.yaml"]
     as_file = the(render(TINY, {"recipe": None}, extra=["--set-file", f"recipe={file}"]), "ConfigMap")["data"]["recipe.yaml"]
-    assert as_file.startswith("# mine\n")
     assert yaml.safe_load(as_tree)["learner"]["optimizer"]["lr"] == 1e-6
     assert parse_recipe(yaml.safe_load(as_tree)) == parse_recipe(yaml.safe_load(as_file)) == parse_recipe(tree)
 
@@ -128,12 +138,42 @@ def test_the_recipe_makes_the_jobs_name() -> None:
     same = name()
     assert same.startswith("gmpo-tiny-")
     assert name({"training": {"backoffLimit": 7}, "image": {"tag": "newer"}}) == same
+    assert name({"training": {"labels": {"team": "math"}}}) == same
     others = [
         name({"recipe": {"run": {"steps": 141}}}),
         name({"training": {"revision": "again"}}),
         name({"training": {"overrides": ["run.steps=141"]}}),
     ]
     assert len({same, *others}) == 4
+
+
+def test_a_job_of_the_same_name_has_the_same_recipe(tmp_path: Path) -> None:
+    def rendered(text: str) -> tuple[str, str]:
+        file = tmp_path / "recipe.yaml"
+        file.write_text(text, encoding="utf-8")
+        found = the(render(TINY, {"recipe": None}, extra=["--set-file", f"recipe={file}"]), "ConfigMap")
+        assert found["immutable"], "an upgrade that changed its data would fail"
+        return found["metadata"]["name"], found["data"]["recipe.yaml"]
+
+    text = (ROOT / "deploy" / "recipes" / "tiny.yaml").read_text(encoding="utf-8")
+    same = rendered(text)
+    assert rendered("# Tried on Monday.\n" + text.replace("steps: 140", "steps:  140  # enough")) == same
+    name, data = rendered(text.replace("steps: 140", "steps: 141"))
+    assert name != same[0] and data != same[1]
+
+
+def test_gpus_are_asked_for_by_the_recipe_or_an_override_of_it() -> None:
+    gpu = {"workerGroups": {"gpu": {"resources": {"limits": {"nvidia.com/gpu": "1", "memory": "8Gi"}}}}}
+    for device in ("gpu", "auto"):
+        assert the(render(TINY, {"recipe": {"cluster": {"device": device}}, "training": gpu}), "RayJob")
+    assert the(render(TINY, {"training": gpu | {"overrides": ["cluster.device=gpu"]}}), "RayJob")
+
+
+def test_with_autoscaling_only_the_bounds_count() -> None:
+    group = {"resources": {"limits": {"memory": "8Gi"}}, "minReplicas": 2, "maxReplicas": 8}
+    objects = render(TINY, {"training": {"autoscaling": True, "workerGroups": {"cpu": group}}})
+    (made,) = the(objects, "RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert (made["minReplicas"], made["maxReplicas"]) == (2, 8)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -190,38 +230,6 @@ def test_a_jobs_command_is_the_same_behind_the_shells_it_passes() -> None:
     assert (run["name"], run["steps"], run["root"]) == ("sort", 20, "/runs")
 
 
-def test_the_run_is_asked_to_checkpoint_before_its_pods_go() -> None:
-    spec = the(example(GPUS), "RayJob")["spec"]["rayClusterSpec"]
-    head, *workers = (group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]))
-    before = head["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
-    assert before == "gmpo stop /runs/math-7b && flock /runs/math-7b/driver.lock true; ray stop"
-    for pod in (head, *workers):
-        assert pod["terminationGracePeriodSeconds"] == 300
-    for pod in workers:
-        assert "ray health-check" in pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
-
-
-def test_the_head_goes_only_when_the_run_has_let_go_of_its_directory(tmp_path: Path) -> None:
-    head = the(example(TINY), "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-    *shell, script = head["lifecycle"]["preStop"]["exec"]["command"]
-    run, events, asked = tmp_path / "tiny", tmp_path / "events", tmp_path / "asked"
-    run.mkdir()
-    (run / "config.yaml").touch()
-    os.mkfifo(asked)
-    for name, does in (("gmpo", f'{sys.executable} -m services.cli "$@"; echo asked > {asked}'), ("ray", f'echo "ray $*" >> {events}')):
-        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n", encoding="utf-8")
-        (tmp_path / name).chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    with (run / "driver.lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        stopping = subprocess.Popen([*shell, script.replace("/runs/tiny", str(run))], env=environment, cwd=ROOT)
-        asked.read_text(encoding="utf-8")
-        assert (run / "stop").exists()
-        events.write_text("checkpoint written\n", encoding="utf-8")
-    assert stopping.wait(timeout=60) == 0
-    assert events.read_text(encoding="utf-8").splitlines() == ["checkpoint written", "ray stop"]
-
-
 def test_storage_outlives_the_release_or_is_someone_elses() -> None:
     claim = the(example(TINY), "PersistentVolumeClaim")
     assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
@@ -232,9 +240,28 @@ def test_storage_outlives_the_release_or_is_someone_elses() -> None:
         assert volumes["runs"]["persistentVolumeClaim"]["claimName"] == "theirs"
 
 
-def test_notes_say_the_next_command() -> None:
-    command = [tool("helm"), "install", "mine", str(CHART), "--namespace", "lab", "--dry-run=client", "--values", str(TINY)]
-    notes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("NOTES:")[1]
-    job = the(render(TINY, release="mine"), "RayJob")["metadata"]["name"]
-    for line in (f"kubectl -n lab logs -f job/{job}", "auth_token", "port-forward service/mine-gmpo-serve-svc 8000", "gmpo query"):
-        assert line in notes
+def test_pods_keep_together_where_one_node_alone_may_mount_the_volume() -> None:
+    def affinities(*values: Any) -> dict[str, Any]:
+        return {name: template["spec"].get("affinity") for name, template in pod_templates(render(*values))}
+
+    found = affinities(TINY)
+    (term,) = found["rayjob-head"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert found["rayjob-head"] == found["rayservice-head"] and found["submitter"] is None, "which mounts nothing"
+    labels = the(render(TINY), "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["metadata"]["labels"]
+    assert term["labelSelector"]["matchLabels"].items() <= labels.items(), "the first pod finds itself"
+    assert set(affinities(TINY, {"storage": {"accessModes": ["ReadWriteMany"]}}).values()) == {None}
+    ours = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {"matchFields": []}}]}}
+    assert affinities(TINY, {"affinity": ours})["rayjob-head"] == ours
+
+
+def test_an_endpoint_alone_has_no_run_to_follow() -> None:
+    alone = ("--set=training.enabled=false,recipe=null,endpoint.runName=math",)
+    objects = render(TINY, extra=alone)
+    assert "/runs/math" in the(objects, "RayService")["spec"]["serveConfigV2"]
+    assert not [found for found in objects if found["kind"] == "RayJob"]
+
+
+def test_a_replica_has_as_long_to_answer_its_probe_as_there_is_between_two() -> None:
+    (replicas,) = the(example(GPUS), "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    probe = replicas["template"]["spec"]["containers"][0]["readinessProbe"]
+    assert probe["timeoutSeconds"] == probe["periodSeconds"] == 5

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.deploy import crds, operator_rules
-from tests.deploy.chart import CI_VALUES, Object, example, of_kind, pod_templates, the
+from tests.deploy.chart import CI_VALUES, Object, example, of_kind, pod_templates, render, the
 from tests.deploy.tools import tool
 
 pytestmark = pytest.mark.deploy
@@ -49,6 +49,8 @@ RULE = {
         _exactly({"alert": TEXT, "expr": TEXT}, labels=TEXTS, annotations=TEXTS, **{"for": TEXT, "keep_firing_for": TEXT}),
     ]
 }
+SETS = _exactly({"targetLabel": TEXT, "replacement": TEXT})
+DROPS = _exactly({"action": {"const": "drop"}, "sourceLabels": _some(TEXT), "regex": TEXT})
 MONITORING = {
     "PrometheusRule": _exactly({"groups": _some(_exactly({"name": TEXT, "rules": _some(RULE)}, interval=TEXT))}),
     "PodMonitor": _exactly(
@@ -61,7 +63,7 @@ MONITORING = {
                     scrapeTimeout=TEXT,
                     path=TEXT,
                     authorization=_exactly({"credentials": KEY}),
-                    relabelings=_some(_exactly({"targetLabel": TEXT, "replacement": TEXT})),
+                    relabelings=_some({"oneOf": [SETS, DROPS]}),
                 )
             ),
         },
@@ -126,6 +128,11 @@ def test_the_check_of_kuberays_objects_sees_what_is_wrong() -> None:
     spec["workerGroupSpecs"][0]["template"]["spec"]["restartPolicy"] = "Always"
     spec["workerGroupSpecs"][0]["minReplicas"] = 9
     assert len(operator_rules.complaints(job)) == 7
+    job = copy.deepcopy(the(example(GPUS), "RayJob"))
+    job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+    assert operator_rules.complaints(job) == ["a queue with autoscaling and without kueue.x-k8s.io/elastic-job"]
+    job["metadata"]["annotations"] = {"kueue.x-k8s.io/elastic-job": "true"}
+    assert operator_rules.complaints(job) == []
 
 
 def test_checkov_finds_nothing_but_what_is_accepted(core: Path) -> None:
@@ -152,6 +159,13 @@ def test_monitoring_is_off_unless_asked_for_and_then_whole() -> None:
     assert not [found for found in quiet if found["kind"] in MONITORING or "grafana_dashboard" in found["metadata"]["labels"]]
     dashboards = [found for found in of_kind(example(GPUS), "ConfigMap") if "grafana_dashboard" in found["metadata"]["labels"]]
     assert {json.loads(text)["uid"] for found in dashboards for text in found["data"].values()} == {"gmpo-run", "gmpo-endpoint"}
+
+
+@pytest.mark.parametrize(("groups", "dropped"), [(True, ["endpoint;head"]), (False, [])])
+def test_replicas_are_scraped_and_no_head_that_hands_on_to_them(groups: bool, dropped: list[str]) -> None:
+    objects = example(GPUS) if groups else render(GPUS, {"endpoint": {"workerGroups": None}})
+    (serve,) = (each for each in the(objects, "PodMonitor")["spec"]["podMetricsEndpoints"] if each["port"] == "serve")
+    assert [each["regex"] for each in serve["relabelings"] if each.get("action") == "drop"] == dropped
 
 
 def test_every_port_that_is_named_is_a_port_of_the_pods() -> None:

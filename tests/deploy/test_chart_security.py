@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from services.policy.app import ServeArgs
-from tests.deploy.chart import CHART, CI_VALUES, Object, example, of_kind, pod_templates, ray_clusters, render, the
+from tests.deploy.chart import CHART, CI_VALUES, Object, Refused, example, of_kind, pod_templates, ray_clusters, render, the
 
 pytestmark = pytest.mark.deploy
 
@@ -64,12 +64,14 @@ def test_every_ray_asks_for_a_token(values: Path) -> None:
 
 
 def test_nobody_opens_ray_by_a_variable() -> None:
-    objects = render(TINY, {"extraEnv": [{"name": "RAY_AUTH_MODE", "value": "disabled"}]})
-    for _, spec in ray_clusters(objects):
-        modes = [
-            each["value"] for each in spec["headGroupSpec"]["template"]["spec"]["containers"][0]["env"] if each["name"] == "RAY_AUTH_MODE"
-        ]
-        assert modes[-1] == "token", "of two, the last holds"
+    mode: dict[str, Any] = {"extraEnv": [{"name": "RAY_AUTH_MODE", "value": "disabled"}]}
+    group = {"resources": {}} | mode
+    for values in (mode, {"training": {"head": mode}}, {"training": {"workerGroups": {"cpu": group}}}):
+        with pytest.raises(Refused, match="extraEnv"):
+            render(TINY, values)
+    other = {"name": "NCCL_DEBUG", "value": "WARN"}
+    for _, spec in ray_clusters(render(TINY, {"extraEnv": [other]})):
+        assert other in spec["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
 
 
 def test_the_api_servers_token_is_the_autoscalers_alone() -> None:
@@ -99,13 +101,22 @@ def test_no_secret_is_written_out(values: Path) -> None:
         assert not any(SECRET_NAMES.search(name) for name in yaml.safe_load(job["spec"].get("runtimeEnvYAML", "{}")).get("env_vars", ()))
 
 
-def test_credentials_come_from_the_secrets_that_are_named() -> None:
+def test_each_pod_gets_the_credentials_that_it_needs_and_no_others() -> None:
     objects = render(GPUS, {"models": {"credentialsSecret": "hub"}, "envFrom": [{"configMapRef": {"name": "proxy"}}]})
-    for _, cluster in ray_clusters(objects):
-        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-            sources = group["template"]["spec"]["containers"][0]["envFrom"]
-            assert [source[kind]["name"] for source in sources for kind in source] == ["s3", "wandb", "hub", "proxy"]
-        assert cluster["authOptions"]["secretName"] == "gmpo-ray-token"
+    found = {
+        name: [source[kind]["name"] for source in template["spec"]["containers"][0].get("envFrom", ()) for kind in source]
+        for name, template in pod_templates(objects)
+    }
+    assert found == {
+        "rayjob-head": ["s3", "hub", "wandb", "proxy"],
+        "rayjob-engines": ["s3", "hub", "proxy"],
+        "rayjob-learner": ["s3", "hub", "proxy"],
+        "rayjob-cpu": ["proxy"],
+        "rayservice-head": ["s3-read-only", "proxy"],
+        "rayservice-replicas": ["s3-read-only", "proxy"],
+        "submitter": [],
+    }
+    assert {cluster["authOptions"]["secretName"] for _, cluster in ray_clusters(objects)} == {"gmpo-ray-token"}
     password = {"valueFrom": {"secretKeyRef": {"name": "redis", "key": "password"}}}
     assert the(objects, "RayService")["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"] == {
         "redisAddress": "redis.redis:6379",
@@ -187,10 +198,10 @@ def test_a_run_that_answers_is_reached_by_keys_too() -> None:
 
 
 def test_budgets_and_queues_are_as_asked() -> None:
-    objects = example(GPUS)
-    job = the(objects, "RayJob")
+    job = the(example(CHART / "ci" / "kueue-values.yaml"), "RayJob")
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     assert "suspend" not in job["spec"], "an upgrade would take it out of Kueue's hands"
+    objects = example(GPUS)
     budgets = {found["metadata"]["name"]: found["spec"] for found in of_kind(objects, "PodDisruptionBudget")}
     assert {name: spec["minAvailable"] for name, spec in budgets.items()} == {"gmpo-training": 1, "gmpo-endpoint": 1}
     assert budgets["gmpo-training"]["selector"]["matchLabels"]["ray.io/node-type"] == "head"

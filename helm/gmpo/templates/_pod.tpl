@@ -66,10 +66,24 @@ priorityClassName: {{ . }}
   value: {{ .root.Values.storage.mountPath }}
 {{- end -}}
 
-{{/* Secrets and ConfigMaps that become environment variables. Takes root and group. */}}
+{{/* Of storage, trackers and models, whose credentials the pods of a part need: policies and checkpoints are in the storage, trackers hear
+from the driver, and the endpoint's models are in the storage too. Takes the part. */}}
+{{- define "gmpo.credentials" -}}
+- storage
+{{- if not (hasPrefix "endpoint-" .) }}
+- models
+{{- if hasSuffix "-head" . }}
+- trackers
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Secrets and ConfigMaps that become environment variables. Takes root, section, group and part. */}}
 {{- define "gmpo.envFrom" -}}
-{{- range list .root.Values.storage.credentialsSecret .root.Values.trackers.credentialsSecret .root.Values.models.credentialsSecret }}
-{{- with . }}
+{{- $secrets := dict "trackers" .root.Values.trackers.credentialsSecret "models" .root.Values.models.credentialsSecret -}}
+{{- $_ := set $secrets "storage" (default .root.Values.storage.credentialsSecret .section.storageCredentialsSecret) -}}
+{{- range hasKey .group "credentials" | ternary .group.credentials (include "gmpo.credentials" .part | fromYamlArray) }}
+{{- with get $secrets . }}
 - secretRef:
     name: {{ . }}
 {{- end }}
@@ -79,25 +93,6 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- with .group.envFrom }}
 {{ toYaml . }}
-{{- end }}
-{{- end -}}
-
-{{/* What a pod does before it is ended. The head lets the run write a checkpoint; workers stay as long as there is a head, since the ranks
-that write it are theirs. Ray is then ended by name, for the shell that the operator starts it from hears no signal. */}}
-{{- define "gmpo.lifecycle" -}}
-{{- if hasPrefix "training-" .part -}}
-lifecycle:
-  preStop:
-    exec:
-      command:
-        - bash
-        - -c
-        {{- if eq .part "training-head" }}
-        {{- $run := include "gmpo.runDir" .root }}
-        - gmpo stop {{ $run }} && flock {{ $run }}/driver.lock true; ray stop
-        {{- else }}
-        - while timeout 20 ray health-check --address "$RAY_ADDRESS"; do sleep 2; done; ray stop
-        {{- end }}
 {{- end }}
 {{- end -}}
 
@@ -127,13 +122,29 @@ lifecycle:
 {{- end }}
 {{- end -}}
 
+{{/* A claim that one node alone may mount keeps the pods that mount it together, unless their affinity is given. Takes (list root group). */}}
+{{- define "gmpo.together" -}}
+{{- $root := index . 0 -}}
+{{- if not (or (has "ReadWriteMany" $root.Values.storage.accessModes) (include "gmpo.setting" (append . "affinity"))) -}}
+affinity:
+  podAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- include "gmpo.selectorLabels" (list $root "") | nindent 12 }}
+          matchExpressions:
+            - {key: app.kubernetes.io/component, operator: NotIn, values: [submitter]}
+{{- end -}}
+{{- end -}}
+
 {{/* Template of the pods of one group. Takes root, component, section, group and role (head or worker). */}}
 {{- define "gmpo.podTemplate" -}}
 {{- $root := .root -}}
-{{- $group := .group -}}
+{{- $group := merge (dict) .group (include "gmpo.together" (list .root .group) | fromYaml) -}}
 {{- $answers := get (include "gmpo.clusters" $root | fromYaml | dig .component dict) "answers" -}}
 {{- $autoscaled := and .section.autoscaling (eq .role "head") -}}
-{{- $context := merge (dict "part" (printf "%s-%s" .component .role) "answers" $answers "autoscaled" $autoscaled) . -}}
+{{- $context := merge (dict "group" $group "part" (printf "%s-%s" .component .role) "answers" $answers "autoscaled" $autoscaled) . -}}
 metadata:
   {{- include "gmpo.podMetadata" (list $root $group .component) | nindent 2 }}
 spec:
@@ -163,6 +174,7 @@ spec:
           path: /-/healthz
           port: serve
         periodSeconds: 5
+        timeoutSeconds: 5
         failureThreshold: 1
       {{- end }}
       resources:

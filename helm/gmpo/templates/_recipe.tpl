@@ -1,5 +1,5 @@
-{{/* The recipe as a tree, as YAML; empty where it comes from a ConfigMap that exists. Small numbers keep the point without which the
-recipe's reader takes them for text (1e-05). */}}
+{{/* The recipe as the run gets it and as its hash is made of: keys in order, without comments; empty where it comes from a ConfigMap that
+exists. Small numbers keep the point without which the recipe's reader takes them for text (1e-05). */}}
 {{- define "gmpo.recipe" -}}
 {{- $recipe := .Values.recipe | default dict -}}
 {{- if kindIs "string" $recipe -}}
@@ -18,8 +18,9 @@ recipe's reader takes them for text (1e-05). */}}
 {{- if .Values.existingRecipe.configMap -}}
 {{- required "existingRecipe.runName is required: the chart does not see the recipe in an existing ConfigMap" .Values.existingRecipe.runName -}}
 {{- else -}}
-{{- $recipe := include "gmpo.recipe" . | fromYaml -}}
-{{- required "recipe.run.name is required, or existingRecipe.configMap" (dig "run" "name" "" $recipe) -}}
+{{- $name := include "gmpo.recipe" . | fromYaml | dig "run" "name" "" -}}
+{{- if not (or (kindIs "string" $name) (kindIs "invalid" $name)) }}{{ fail (printf "recipe.run.name: in quotes, or YAML takes it for %v" $name) }}{{ end -}}
+{{- required "recipe.run.name is required, or existingRecipe.configMap" $name -}}
 {{- end -}}
 {{- end -}}
 
