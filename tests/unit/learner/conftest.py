@@ -6,7 +6,7 @@ import pytest
 import torch.distributed as dist
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def single_rank() -> Iterator[None]:
     """A process group of this process alone."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
