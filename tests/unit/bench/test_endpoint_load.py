@@ -23,7 +23,7 @@ STREAM = {"stream": True}
 async def server(handler: Handler) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_post("/v1/{kind:.*}", handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
