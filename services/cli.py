@@ -13,8 +13,10 @@ from actors.errors import GmpoError
 from services.bench import commands as benchmarks
 from services.config import dump, load_recipe
 from services.evaluation import commands as evaluations
+from services.export import commands as exports
 from services.plan import commands as plans
 from services.policy import commands as policies
+from services.study import commands as studies
 from services.telemetry.console import screen
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -131,7 +133,9 @@ def ledger(
 verb(policies.serve)
 verb(policies.query)
 verb(evaluations.evaluate)
+verb(exports.export)
 verb(plans.plan)
+verb(studies.study)
 for function in (policies.list_, policies.promote, policies.rollback, policies.follow, policies.pin, policies.unpin, policies.key):
     verb(function, policy)
 verb(benchmarks.logprobs, bench)

@@ -26,7 +26,6 @@ class Engine:
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
-        self._seed = spec.seed
         self._llm: Any = None
         self._sockets = tempfile.TemporaryDirectory(prefix="gmpo-", ignore_cleanup_errors=True)  # vLLM leaves its sockets behind
         self._halted: set[str] = set()  # reasons to stand still
@@ -50,13 +49,13 @@ class Engine:
         """(process id, Ray node id): where to end this engine from outside when it does not answer."""
         return os.getpid(), ray.get_runtime_context().get_node_id()
 
-    async def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> tuple[GroupMeta, RolloutGroup]:
-        """Sample the responses to one prompt, each from its own seed. Cancelling the call aborts them."""
+    async def generate(self, prompt: Prompt, seed: int, sampling: Sampling | None = None) -> tuple[GroupMeta, RolloutGroup]:
+        """Sample the responses to one prompt, each from its own seed under the run's `seed`. Cancelling the call aborts them."""
         began = time.monotonic()
         if self._llm is None:
             raise EngineError(f"engine {self._spec.index} has not started")
         chosen = sampling or Sampling.of(self._spec.config)
-        requests = [self._sample(prompt, chosen, sample) for sample in range(chosen.samples)]
+        requests = [self._sample(prompt, chosen, sample_seed(seed, prompt.ordinal, sample)) for sample in range(chosen.samples)]
         group = RolloutGroup(prompt, tuple(await asyncio.gather(*requests)))
         meta = GroupMeta(
             ordinal=prompt.ordinal,
@@ -67,11 +66,11 @@ class Engine:
         )
         return meta, group
 
-    async def _sample(self, prompt: Prompt, sampling: Sampling, sample: int) -> Rollout:
+    async def _sample(self, prompt: Prompt, sampling: Sampling, seed: int) -> Rollout:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        params = sampling_params(sampling, sample_seed(self._seed, prompt.ordinal, sample))
-        request_id = f"{prompt.row}/{prompt.ordinal}/{sample}/{time.monotonic_ns()}"
+        params = sampling_params(sampling, seed)
+        request_id = f"{prompt.row}/{prompt.ordinal}/{seed}/{time.monotonic_ns()}"
         try:
             queue = await self._llm.add_request(request_id, {"prompt_token_ids": prompt.token_ids.tolist()}, params)
             await self._count_submission()

@@ -18,7 +18,6 @@ class EngineSpec:
     dtype: str
     transport: str  # "gloo" or "nccl"
     max_model_len: int
-    seed: int
     gpu: bool
     config: GenerationConfig
 

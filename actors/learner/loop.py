@@ -29,6 +29,7 @@ from ray.train.torch import get_device
 
 from actors.errors import CheckpointError, QueueClosed, TrainingDiverged, WeightSyncError
 from actors.learner import backends, checkpoint
+from actors.learner.agenda import Agenda
 from actors.learner.batching import assemble
 from actors.learner.checkpoint import Waiting
 from actors.learner.config import LearnerConfig
@@ -70,11 +71,18 @@ class LoopSpec:
 
 
 def learn(config: dict[str, Any]) -> None:
-    """Ray Train's entry point; `config["spec"]` is a LoopSpec."""
-    spec: LoopSpec = config["spec"]
-    torch.set_num_threads(spec.config.threads)
+    """Ray Train's entry point: one run of `config["agenda"]` after another."""
+    agenda: Agenda = config["agenda"]
     context = ray.train.get_context()
     rank, ranks = context.get_world_rank(), context.get_world_size()
+    left = 0
+    while (number := _of_rank_0(partial(agenda.next, left), rank)) is not None:
+        _learn(agenda.spec(number), rank, ranks)
+        left = number
+
+
+def _learn(spec: LoopSpec, rank: int, ranks: int) -> None:
+    torch.set_num_threads(spec.config.threads)
     # A closed queue means that the driver gave up; it says why itself.
     with contextlib.suppress(QueueClosed), contextlib.closing(Loop(spec, rank=rank, ranks=ranks)) as loop:
         try:
@@ -275,19 +283,23 @@ class Loop:
         return str(self._everywhere(lambda: text))
 
     def _everywhere(self, ask: Callable[[], Any]) -> Any:
-        """Rank 0's answer on every rank; what it raises is raised on every rank, so that none is left waiting."""
-        box: list[Any] = [None, None]
-        if self._rank == 0:
-            try:
-                box[0] = ask()
-            except ray.exceptions.RayTaskError as error:
-                box[1] = error.cause  # of a class that every rank knows
-            except Exception as error:
-                box[1] = error
-        dist.broadcast_object_list(box, src=0)
-        if box[1] is not None:
-            raise box[1]
-        return box[0]
+        return _of_rank_0(ask, self._rank)
+
+
+def _of_rank_0(ask: Callable[[], Any], rank: int) -> Any:
+    """Rank 0's answer on every rank; what it raises is raised on every rank, so that none is left waiting."""
+    box: list[Any] = [None, None]
+    if rank == 0:
+        try:
+            box[0] = ask()
+        except ray.exceptions.RayTaskError as error:
+            box[1] = error.cause  # of a class that every rank knows
+        except Exception as error:
+            box[1] = error
+    dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise box[1]
+    return box[0]
 
 
 def _payloads(held: Sequence[Held]) -> tuple[list[RolloutGroup], list[GroupMeta]]:

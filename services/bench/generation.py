@@ -71,9 +71,7 @@ class Settings:
         """The engine that holds the model in `directory`."""
         config = GenerationConfig(group_size=2, max_running=self.responses, threads=self.threads)
         longest = PROMPT_TOKENS + self.longest
-        return EngineSpec(
-            index=0, model=directory, dtype="float32", transport="gloo", max_model_len=longest, seed=self.seed, gpu=False, config=config
-        )
+        return EngineSpec(index=0, model=directory, dtype="float32", transport="gloo", max_model_len=longest, gpu=False, config=config)
 
 
 def sampling(tokens: int) -> Sampling:
@@ -161,7 +159,7 @@ def _bare(settings: Settings, directory: str) -> float:
     prompts: list[Any] = [{"prompt_token_ids": prompt.token_ids.tolist()} for prompt in settings.prompts]
 
     def generate(lengths: Sequence[int]) -> list[int]:
-        params = [sampling_params(sampling(length), sample_seed(spec.seed, index, 0)) for index, length in enumerate(lengths)]
+        params = [sampling_params(sampling(length), sample_seed(settings.seed, index, 0)) for index, length in enumerate(lengths)]
         return [len(answer.outputs[0].token_ids) for answer in llm.generate(prompts, params, use_tqdm=False)]
 
     generate([WARMING_TOKENS] * settings.responses)
@@ -181,7 +179,8 @@ def _gmpo(settings: Settings, directory: str) -> float:
 
     def generate(engine: Any, lengths: Sequence[int]) -> list[int]:
         generating = engine.generate.options(num_returns=2)
-        calls = [generating.remote(prompt, sampling(length)) for prompt, length in zip(settings.prompts, lengths, strict=True)]
+        asked = zip(settings.prompts, lengths, strict=True)
+        calls = [generating.remote(prompt, settings.seed, sampling(length)) for prompt, length in asked]
         return [meta.lengths[0] for meta in ray.get([meta for meta, _ in calls])]
 
     with own_cluster():

@@ -8,8 +8,8 @@ import asyncio
 class Admission:
     """Counts the prompts under way. A place is freed when its step is published; where a prompt is dropped, another takes its place.
 
-    `limit` is (max_staleness + 1) x prompts_per_step. While the object store is nearly full (`press`) only `least`, the prompts of one
-    step, may be under way: with fewer no step is ever trained, and nothing let go of.
+    `limit` is (max_staleness + 1) x prompts_per_step. While the object store is nearly full (`press`) only `least`, the prompts that a
+    step waits for, may be under way: with fewer no step is ever trained, and nothing let go of.
     """
 
     def __init__(self, limit: int, *, least: int, taken: int = 0) -> None:

@@ -39,7 +39,7 @@ from services.training.keeper import Keeper
 from services.training.pool import Member
 from services.training.pools import Pools
 from services.training.rundir import RunDirectory
-from services.training.stages import Call, Stages
+from services.training.stages import Call, Stages, generation
 
 WATCH_S = 1.0
 FULL = 0.8
@@ -70,7 +70,7 @@ class Conductor:
         self._run, self._console, self._sinks = run, console, sinks
         self._start = self._step = step
         self._places = (recipe.run.steps - step) * recipe.run.prompts_per_step - len(keeper)  # still to be given to prompts
-        self._admission = Admission(recipe.outstanding, least=recipe.run.prompts_per_step, taken=len(keeper))
+        self._admission = Admission(recipe.outstanding, least=_least(recipe), taken=len(keeper))
         self._admit = Gathering(self._admit_all)
         self._put: Gathering[Arrival, bool] = Gathering(lambda arrivals: queue.put.remote(arrivals))
         self._engines = Engines(pools.generation, queue)
@@ -83,7 +83,7 @@ class Conductor:
         self._held_out = stream.held_out()
         self._recording: set[asyncio.Task[None]] = set()
         self._warned = False
-        self._synchronous = recipe.replay.max_staleness == 0
+        self._by_turns = recipe.replay.by_turns
         self._began = time.monotonic()
 
     @property
@@ -115,31 +115,36 @@ class Conductor:
             pass
         except* Exception as failures:
             raise (self._failure or _cause(failures)) from None  # once there is nothing to learn, all else fails too
+        finally:
+            self._engines.leave()
         if self._failure:
             raise self._failure
 
     # --- prompts on their way -------------------------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
-        """Fill the run's places as they come free: those of a whole step together where the run is synchronous, else one by one.
+        """Fill the run's places as they come free: those of a whole step together where generation and learning take turns, one step
+        after the other, else one by one.
 
         Lost work goes first, then new prompts.
         """
         unfinished, first = await self._queue.resume_point.remote()
         self._ordinals = itertools.chain(unfinished, itertools.count(first))
-        at_once = self._recipe.run.prompts_per_step if self._synchronous else 1
+        at_once = self._recipe.run.prompts_per_step if self._by_turns else 1
         while self._places:
             places = self._places % at_once or at_once
             await self._admission.admit(places)
             self._places -= places
-            self._tasks.create_task(self._fill(places))
+            filling = self._tasks.create_task(self._fill(places))
+            if self._by_turns:
+                await filling
 
     async def _fill(self, places: int) -> None:
         """Get a group for each place: admit as many prompts together, wait for all, and again for as many as were dropped."""
         while places and not self._failure:
             ordinals = list(itertools.islice(self._ordinals, places))
             await self._admit(ordinals)
-            sending = self._send_together if self._synchronous else self._send
+            sending = self._send_together if self._by_turns else self._send
             travels = await sending([self._stream.nth(ordinal) for ordinal in ordinals])
             places = await _dropped(travels)
 
@@ -186,7 +191,7 @@ class Conductor:
     async def _pass_through(self, prompt: Prompt, on: Member | None) -> bool:
         pools, run = self._pools, self._stages.run
         stages, seconds = [State.GENERATED, State.VERIFIED], {}
-        generated, group = await run(prompt, pools.generation, lambda engine: engine.generate.options(num_returns=2).remote(prompt), on=on)
+        generated, group = await run(prompt, pools.generation, generation(prompt, self._recipe.run.seed), on=on)
         seconds["generated"] = generated.seconds
         meta: GroupMeta
         meta, group = await run(prompt, pools.reward, _with(group, lambda verifier: verifier.verify))
@@ -260,7 +265,7 @@ class Conductor:
             began = published.time
             if self._held_out and self._evaluation_due():
                 metrics |= (await self._evaluate()).metrics()
-                began = time.time() if self._synchronous else began  # a synchronous run stood still meanwhile
+                began = time.time() if self._by_turns else began  # a run by turns stood still meanwhile
             self._sinks.log(self._step, metrics)
             self._console.step(self._step, metrics)
             self._warn(metrics)
@@ -293,7 +298,7 @@ class Conductor:
     async def _put_down(self, frozen: FrozenStep, refs: Sequence[Any]) -> None:
         """Have a step recorded, if it is to be; no checkpoint covers it before."""
         if _recorded(frozen.step, self._recipe.run.record_share):
-            await self._pools.recorder.record.remote(frozen, *refs)
+            await self._pools.recorder.record.remote(self._run.rollouts, frozen, *refs)
         with contextlib.suppress(QueueClosed):
             await self._queue.recorded.remote(frozen.step)
 
@@ -379,6 +384,11 @@ def store_used() -> float:
     """Share of the cluster's object store that is in use."""
     whole = ray.cluster_resources().get("object_store_memory", 0.0)
     return 1 - ray.available_resources().get("object_store_memory", whole) / whole if whole else 0.0
+
+
+def _least(recipe: Recipe) -> int:
+    """Prompts that may be under way however full the store is: so many it takes to train a step."""
+    return recipe.outstanding if recipe.replay.exact_staleness else recipe.run.prompts_per_step
 
 
 def _recorded(step: int, share: float) -> bool:

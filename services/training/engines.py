@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.errors import WeightSyncError
-from services.training.pool import Member, Pool
+from services.training.pool import Member, Pool, nobody
 
 MOST_FAILURES = 5
 """Publications of one version that may fail before the run does."""
@@ -41,6 +41,10 @@ class Engines:
         self._serving = list(self._pool.members)
         await self._announce(self._serving)
         await self._queue.synced.remote(self.epoch)
+
+    def leave(self) -> None:
+        """Hear no more of the pool: it may serve another run."""
+        self._pool.lost = self._pool.back = nobody
 
     async def follow(self) -> None:
         """See to failed publications until the queue closes. Raises the last error of a version that cannot be published."""

@@ -18,7 +18,7 @@ from actors.types import Outcome, Prompt, RolloutGroup
 from services.config import Recipe
 from services.training.pools import Pools
 from services.training.rundir import EVALUATIONS
-from services.training.stages import Stages
+from services.training.stages import Stages, generation
 
 SHOWN = 16
 """Held-out problems whose answers are kept for the report."""
@@ -51,28 +51,28 @@ def before_and_after(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 async def evaluate(recipe: Recipe, pools: Pools, stages: Stages, problems: Sequence[Prompt], step: int) -> Evaluation:
     """Ask every held-out problem, sampled and greedily."""
-    generation = recipe.generation
-    sampling = Sampling(recipe.evaluation.samples, generation.temperature, generation.top_p, generation.top_k, generation.max_tokens)
-    greedy = Sampling(1, 0.0, 1.0, 0, generation.max_tokens)
-    sampled_groups = await asyncio.gather(*(_ask(pools, stages, problem, sampling) for problem in problems))
-    greedy_groups = await asyncio.gather(*(_ask(pools, stages, problem, greedy) for problem in problems))
+    seed, usual = recipe.run.seed, recipe.generation
+    sampling = Sampling(recipe.evaluation.samples, usual.temperature, usual.top_p, usual.top_k, usual.max_tokens)
+    greedy = Sampling(1, 0.0, 1.0, 0, usual.max_tokens)
+    sampled_groups = await asyncio.gather(*(_ask(pools, stages, problem, seed, sampling) for problem in problems))
+    greedy_groups = await asyncio.gather(*(_ask(pools, stages, problem, seed, greedy) for problem in problems))
     return Evaluation(
         step, _right(sampled_groups), _right(greedy_groups), len(problems), [_sample(group) for group in greedy_groups[:SHOWN]]
     )
 
 
-async def _ask(pools: Pools, stages: Stages, problem: Prompt, sampling: Sampling) -> RolloutGroup:
+async def _ask(pools: Pools, stages: Stages, problem: Prompt, seed: int, sampling: Sampling) -> RolloutGroup:
     """The graded answers; none at all where processes die under the problem."""
     try:
         while True:
             with contextlib.suppress(ray.exceptions.ObjectLostError):  # with the node that held it: from the start
-                return await _graded(pools, stages, problem, sampling)
+                return await _graded(pools, stages, problem, seed, sampling)
     except PoisonedPrompt:
         return RolloutGroup(problem, ())
 
 
-async def _graded(pools: Pools, stages: Stages, problem: Prompt, sampling: Sampling) -> RolloutGroup:
-    _, group = await stages.run(problem, pools.generation, lambda engine: engine.generate.options(num_returns=2).remote(problem, sampling))
+async def _graded(pools: Pools, stages: Stages, problem: Prompt, seed: int, sampling: Sampling) -> RolloutGroup:
+    _, group = await stages.run(problem, pools.generation, generation(problem, seed, sampling))
     _, graded = await stages.run(problem, pools.reward, lambda verifier: verifier.verify.options(num_returns=2).remote(group))
     answer: RolloutGroup = await graded
     return answer

@@ -11,6 +11,7 @@ from typing import Any
 from ray.exceptions import RayActorError
 
 from actors.errors import GmpoError
+from actors.learner.agenda import Agenda
 from actors.learner.loop import LoopSpec, learn
 from services.config import Recipe
 from services.policy.ranking import worth_keeping
@@ -40,14 +41,17 @@ def loop_spec(recipe: Recipe, queue: Any, run: RunDirectory, model: str, *, tran
     )
 
 
-async def run_group(recipe: Recipe, spec: LoopSpec, run: RunDirectory, *, gpu: bool) -> None:
-    """Train until the queue says Stop; the group restarts as a whole after a failure. Raises the last failure."""
+async def run_group(recipe: Recipe, agenda: Agenda, storage: str, *, gpu: bool) -> None:
+    """Train until the agenda is done; the group restarts as a whole after a failure. Raises the last failure.
+
+    storage: path or URL where Ray Train may keep what it needs itself.
+    """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
     def fit() -> None:
         try:
-            _fit(recipe, spec, run, gpu)
+            _fit(recipe, agenda, storage, gpu)
             loop.call_soon_threadsafe(ended.set_result, None)
         except Exception as error:
             loop.call_soon_threadsafe(ended.set_exception, error)
@@ -57,7 +61,7 @@ async def run_group(recipe: Recipe, spec: LoopSpec, run: RunDirectory, *, gpu: b
     await ended
 
 
-def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
+def _fit(recipe: Recipe, agenda: Agenda, storage: str, gpu: bool) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -68,7 +72,7 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
     resources = {"CPU": learner.cpus} | ({"GPU": learner.gpus} if on_gpu else {}) | learner.resources
     trainer = TorchTrainer(
         learn,
-        train_loop_config={"spec": spec},
+        train_loop_config={"agenda": agenda},
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if on_gpu else "gloo"),  # offloaded gradients meet on the CPU
         scaling_config=ScalingConfig(
             num_workers=learner.ranks,
@@ -78,7 +82,7 @@ def _fit(recipe: Recipe, spec: LoopSpec, run: RunDirectory, gpu: bool) -> None:
         ),
         run_config=RunConfig(
             name=CHECKPOINTS,
-            storage_path=run.storage,
+            storage_path=storage,
             failure_config=FailureConfig(max_failures=learner.max_restarts),
         ),
     )

@@ -58,7 +58,7 @@ Health = Callable[[Any], Awaitable[Any]]
 """Asks an actor how it is."""
 
 
-async def _nobody(member: Member, why: str) -> None:
+async def nobody(member: Member, why: str) -> None:
     """Tells nobody."""
 
 
@@ -80,8 +80,8 @@ class Pool:
         self._answer_s, self._start_s = answer_s, start_s
         self._changed = asyncio.Condition()
         self._abandoned = False  # nobody is replaced any more
-        self.lost: Told = _nobody
-        self.back: Told = _nobody
+        self.lost: Told = nobody
+        self.back: Told = nobody
 
     @property
     def living(self) -> list[Member]:

@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -39,11 +38,12 @@ FOREVER: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
 
 
 class Pools:
-    """All pools of a run but the learner group, which Ray Train places."""
+    """All pools but the learner group, which Ray Train places. They may serve one run after another."""
 
-    def __init__(self, recipe: Recipe, model: str, rollouts: Path, *, gpu: bool, transport: str, tasks: Sequence[str]) -> None:
+    def __init__(self, recipe: Recipe, model: str, *, gpu: bool, tasks: Sequence[str]) -> None:
         self._groups: list[PlacementGroup] = []
-        specs = [engine_spec(recipe, model, index, gpu=gpu, transport=transport) for index in range(recipe.generation.engines)]
+        self.transport = _transport(recipe, gpu=gpu)
+        specs = [engine_spec(recipe, model, index, gpu=gpu, transport=self.transport) for index in range(recipe.generation.engines)]
         self._health = recipe.health
         engines = [self._engine(recipe, spec) for spec in specs]
         pool = partial(Pool, answer_s=recipe.health.answer_s, start_s=recipe.generation.start_timeout_s)
@@ -53,7 +53,7 @@ class Pools:
         reward = ray.remote(Verifier).options(**room, **options)
         verifier = partial(reward.remote, recipe.reward, tuple(tasks))
         self.reward = pool([verifier() for _ in range(recipe.reward.actors)], wake=_ready)
-        self.recorder: Any = ray.remote(Recorder).options(num_cpus=0, scheduling_strategy=_here(), **FOREVER).remote(rollouts)
+        self.recorder: Any = ray.remote(Recorder).options(num_cpus=0, scheduling_strategy=_here(), **FOREVER).remote()
         self._recorders = pool([self.recorder], wake=_nothing)
         scorer = _scorer(recipe, model, options, gpu=gpu)
         self.reference = pool([scorer() for _ in range(recipe.reference.actors if recipe.reference.enabled else 0)], wake=_ready)
@@ -81,7 +81,7 @@ class Pools:
         )
 
     async def start(self) -> list[float]:
-        """Wait until every engine, verifier and scorer is up. Returns the engines' start-up seconds."""
+        """Wait until every engine, verifier and scorer is up. Returns the engines' start-up seconds, 0 for one that was up already."""
         seconds, *_ = await asyncio.gather(*(pool.start() for pool in self._all))
         return seconds
 
@@ -129,7 +129,6 @@ def engine_spec(recipe: Recipe, model: str, index: int, *, gpu: bool, transport:
         dtype=recipe.policy.dtype,
         transport=transport,
         max_model_len=recipe.max_model_len,
-        seed=recipe.run.seed,
         gpu=gpu,
         config=recipe.generation,
     )
@@ -143,6 +142,13 @@ def _scorer(recipe: Recipe, model: str, options: Mapping[str, Any], *, gpu: bool
     kl = recipe.learner.kl
     estimator = kl.estimator if kl.place == "reward" and kl.coefficient > 0 else None
     return partial(scorer.remote, model, recipe.policy.dtype, recipe.generation.temperature, config, estimator)
+
+
+def _transport(recipe: Recipe, *, gpu: bool) -> str:
+    if recipe.weights.transport != "auto":
+        return recipe.weights.transport
+    whole = min(recipe.learner.gpus, recipe.generation.gpus) >= 1  # NCCL refuses two ranks on one device
+    return "nccl" if gpu and whole else "gloo"
 
 
 def replay_queue(recipe: Recipe, run: RunDirectory, ledger: Sequence[Sequence[Any]], step: int) -> Any:

@@ -10,13 +10,10 @@ from actors.types import RolloutGroup
 
 
 class Recorder:
-    """Writes to the folder `rollouts/` of one run. Writing a step again writes the same."""
+    """Writes to a run's folder `rollouts/`. Writing a step again writes the same."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def record(self, frozen: FrozenStep, *groups: RolloutGroup) -> None:
+    def record(self, directory: Path, frozen: FrozenStep, *groups: RolloutGroup) -> None:
         """The groups of a published step, in the order of its ordinals."""
         filtered = int(frozen.metrics.get("reward/filtered_groups", 0))
-        path = record_path(self._directory, frozen.step)
+        path = record_path(directory, frozen.step)
         write_groups(path, groups, frozen.metas, step=frozen.step, filtered=filtered, advantages=frozen.advantages)

@@ -20,6 +20,7 @@ import ray
 import yaml
 
 from actors.errors import ConfigError
+from actors.learner.agenda import OneRun
 from actors.records import Recorded, read_groups, records
 from actors.replay.history import read
 from actors.replay.ledger import State
@@ -122,7 +123,7 @@ async def _drive(recipe: Recipe, run: RunDirectory, model: str, batches: list[Pa
     queue, keeper = replay_queue(recipe, run, [], 0), Keeper()
     await queue.begin_with.remote(keeper.belongings())
     spec = learner_group.loop_spec(recipe, queue, run, model, transport="gloo")
-    learning = asyncio.create_task(learner_group.run_group(recipe, spec, run, gpu=cluster.has_gpu(recipe.cluster)))
+    learning = asyncio.create_task(learner_group.run_group(recipe, OneRun(spec), run.storage, gpu=cluster.has_gpu(recipe.cluster)))
     feeding = asyncio.create_task(_feed(queue, keeper, batches, sinks, tell))
     guarding = asyncio.create_task(Guard(queue, keeper.belongings, recipe.health, tell).watch())
     try:

@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.errors import EngineError, PoisonedPrompt
+from actors.generation.spec import Sampling
 from actors.types import Prompt
 from services.training.pool import Member, Pool
 
@@ -67,6 +68,11 @@ class Stages:
         if self._deaths[_name(prompt)] >= self._most_deaths:
             self._deaths.clear()
             raise PoisonedPrompt(f"{self._most_deaths} processes died under prompt {prompt.ordinal} ({prompt.row})")
+
+
+def generation(prompt: Prompt, seed: int, sampling: Sampling | None = None) -> Call:
+    """The first stage: the engine's answer to a prompt under the run's seed, sampled as in training unless said otherwise."""
+    return lambda engine: engine.generate.options(num_returns=2).remote(prompt, seed, sampling)
 
 
 def _raise_unless_the_process_may_be_dead(error: RayActorError | RayTaskError) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from actors.weights.manifest import verify_version
 from services.ledger import audit_run
-from services.training.train import newest_whole
+from services.training.drive import newest_whole
 from tests.integration.conftest import AHEAD, ALERT, QUICK, SYNCHRONOUS, TINY, Gmpo, happened, steps_logged
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.training.train import newest_whole
+from services.training.drive import newest_whole
 from tests.integration.conftest import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

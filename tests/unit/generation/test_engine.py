@@ -16,7 +16,7 @@ from actors.types import Span
 
 
 def spec(*, gpu: bool = False, **config: Any) -> EngineSpec:
-    return EngineSpec(0, "/model", "float32", "gloo", 48, 7, gpu, GenerationConfig.model_validate(config))
+    return EngineSpec(0, "/model", "float32", "gloo", 48, gpu, GenerationConfig.model_validate(config))
 
 
 def output(*, spans: Any = (), entries: Any = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import random
@@ -18,14 +19,15 @@ import numpy as np
 import pytest
 import ray
 
-from actors.errors import DataError, EngineError, GmpoError, QueueClosed
+from actors.errors import DataError, EngineError, GmpoError, QueueClosed, StaleAttempt
 from actors.learner.advantages import build
 from actors.prompts.prepare import Prepared
 from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
 from actors.replay.freeze import FrozenStep
-from actors.replay.messages import QueueSpec
+from actors.replay.messages import QueueSpec, Snapshot
 from actors.replay.queue import ReplayQueue
+from actors.replay.standing import Claim
 from actors.types import GroupMeta, Outcome, Prompt, Resync, StepResult, Stop, Work
 from services.telemetry.console import Console
 from services.telemetry.metrics import declared
@@ -48,6 +50,7 @@ SMALL = (
     "reference.enabled=false",
 )
 SYNCHRONOUS, AHEAD = "replay.max_staleness=0", "replay.max_staleness=1"
+EXACT = ("replay.max_staleness=2", "replay.exact_staleness=true", "run.steps=6")
 FILTERING = "replay.dynamic_sampling=true"
 
 
@@ -81,7 +84,7 @@ class World:
     async def release(self, responses: int) -> None:
         self.calls.append(("release", responses))
 
-    async def generate(self, prompt: Prompt) -> tuple[GroupMeta, Group]:
+    async def generate(self, prompt: Prompt, seed: int, sampling: None) -> tuple[GroupMeta, Group]:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         if hook := self.hooks.get(prompt.ordinal):
@@ -97,7 +100,7 @@ class World:
         scores, outcomes = ((1.0, 1.0), (R, R)) if self.alike(group.ordinal) else ((1.0, 0.0), (R, W))
         return GroupMeta(group.ordinal, (self.version, self.version), (1, 1), scores, outcomes), group
 
-    async def record(self, frozen: FrozenStep, *groups: Group) -> None:
+    async def record(self, directory: Path, frozen: FrozenStep, *groups: Group) -> None:
         if self.recording:
             raise self.recording
 
@@ -145,12 +148,20 @@ class Run:
 
 
 async def learn(queue: ReplayQueue, world: World, trained: list[tuple[int, ...]]) -> None:
-    """A learner of one rank, until it is told to stop."""
+    """A learner group of one rank, until it is told to stop; where another group fences it, a new one."""
+    while True:
+        with contextlib.suppress(StaleAttempt):
+            return await follow(queue, world, trained)
+
+
+async def follow(queue: ReplayQueue, world: World, trained: list[tuple[int, ...]]) -> None:
+    """One learner group's life."""
     attempt, step = await queue.begin()
-    world.version, turn = step, 0
+    turn = 0
     while not isinstance(assignment := await queue.claim(turn, step + 1, 0, 1, attempt), Stop):
         turn += 1
         if isinstance(assignment, Resync):
+            world.version = step
             await queue.confirm(assignment.epoch, step, "digest", attempt)
         if isinstance(assignment, Work) and (gone := world.loses & set(assignment.ordinals)):
             world.loses -= gone
@@ -162,9 +173,16 @@ async def learn(queue: ReplayQueue, world: World, trained: list[tuple[int, ...]]
 
 
 async def drive(
-    tmp_path: Path, world: World, *overrides: str, step: int = 0, snapshot: Sequence[Sequence[Any]] = (), name: str = "ledger.jsonl"
+    tmp_path: Path,
+    world: World,
+    *overrides: str,
+    step: int = 0,
+    snapshot: Sequence[Sequence[Any]] = (),
+    keeper: Keeper | None = None,
+    name: str = "ledger.jsonl",
 ) -> Run:
     """The run of a recipe from `step` to its end; what the conductor raises."""
+    keeper = keeper or Keeper()
     recipe = tiny_recipe(*SMALL, *overrides)
     spec = QueueSpec(
         session=name,
@@ -179,6 +197,7 @@ async def drive(
         dynamic_sampling=recipe.replay.dynamic_sampling,
         advantages=build(recipe.learner.advantage, recipe.learner.kl),
         history=tmp_path / name,
+        exact_staleness=recipe.replay.exact_staleness,
     )
     queue, log, trained = ReplayQueue(spec, snapshot, step), Log(), list[tuple[int, ...]]()
     world.log = log
@@ -191,7 +210,7 @@ async def drive(
         recorder=Handle(world),
         watch=lambda: asyncio.sleep(3600),
     )
-    keeper, run, stream = Keeper(), SimpleNamespace(append_evaluation=lambda row: None), PromptStream(Order(), held_out=world.held_out)
+    run, stream = SimpleNamespace(append_evaluation=lambda row: None, rollouts=tmp_path), PromptStream(Order(), held_out=world.held_out)
     driver = Conductor(recipe, stream, pools, Handle(queue), keeper, run, Console(), log, step=step)  # type: ignore[arg-type]
     await queue.begin_with(keeper.belongings())
     sides = [asyncio.ensure_future(side) for side in (driver.run(), learn(queue, world, trained))]
@@ -214,6 +233,10 @@ def _pool(*handles: Any) -> Pool:
     for member in pool.members:
         member.up = True
     return pool
+
+
+def graded(ordinal: int, version: int) -> GroupMeta:
+    return GroupMeta(ordinal, (version, version), (1, 1), (1.0, 0.0), (R, W))
 
 
 def every_third(ordinal: int) -> bool:
@@ -312,6 +335,87 @@ async def test_a_synchronous_run_that_was_broken_within_a_step_goes_on_as_if_it_
     assert rest.account == whole.account
     told = ("reward/filtered_groups", "ledger/dropped", "ledger/trained")
     assert [[line[name] for name in told] for line in rest.metrics] == [[line[name] for name in told] for line in whole.metrics[1:]]
+
+
+# --- every group as old as the bound ----------------------------------------------------------------------------------------------
+
+OLD_WAVES = [[0, 1, 2, 3], [4, 5], [6], [7, 8, 9, 10], [11], *([first, first + 1, first + 2, first + 3] for first in (12, 16, 20, 24))]
+OLD_STEPS = [*STEPS, *((first, first + 1, first + 2, first + 3) for first in (16, 20, 24))]
+AGES = [0, 1, 2, 2, 2, 2]
+
+
+def ages(run: Run) -> list[tuple[float, float]]:
+    return [(metrics["staleness/mean"], metrics["staleness/max"]) for metrics in run.metrics]
+
+
+@pytest.mark.parametrize("arrivals", range(5))
+async def test_each_step_trains_on_groups_of_exactly_the_bound_whoever_arrives_first(tmp_path: Path, arrivals: int) -> None:
+    world = World(ALIKE.__contains__, random.Random(arrivals))
+    run = await drive(tmp_path, world, *EXACT, FILTERING)
+    assert run.told("admitted") == OLD_WAVES and run.trained == OLD_STEPS
+    assert ages(run) == [(age, age) for age in AGES]
+    assert world.calls == [call for wave in OLD_WAVES for call in (("hold", 0), ("release", 2 * len(wave)))]
+
+
+async def test_an_exact_bound_of_none_is_a_synchronous_run(tmp_path: Path) -> None:
+    run = await drive(tmp_path, World(ALIKE.__contains__), *EXACT, SYNCHRONOUS, "run.steps=3", FILTERING)
+    assert run.told("admitted") == WAVES and run.trained == STEPS
+
+
+async def test_a_full_store_does_not_keep_back_what_a_step_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conductor, "store_used", lambda: 1.0)
+    run = await drive(tmp_path, World(), *EXACT)
+    assert ages(run) == [(age, age) for age in AGES]
+
+
+@pytest.mark.parametrize("until", [14, 19, 23])
+async def test_a_learner_group_that_goes_back_lets_the_engines_finish_with_the_version_they_have(tmp_path: Path, until: int) -> None:
+    """It dies while a step's prompts are under way, and begins again from step 0."""
+
+    async def fence(queue: ReplayQueue) -> None:
+        await queue.begin()
+
+    whole = await drive(tmp_path, World(ALIKE.__contains__), *EXACT, FILTERING)
+    world = World(ALIKE.__contains__, random.Random(1), hooks={until: fence})
+    again = await drive(tmp_path, world, *EXACT, FILTERING, name="again.jsonl")
+    assert len(again.trained) > len(whole.trained), "the group went back"
+    assert list(dict.fromkeys(again.trained)) == whole.trained
+    assert again.told("admitted") == whole.told("admitted") and ages(again) == ages(whole)
+
+
+async def test_a_lost_group_comes_back_younger_and_the_ages_are_exact_again_once_it_is_trained(tmp_path: Path) -> None:
+    run = await drive(tmp_path, World(loses={13}), *EXACT, "run.steps=9")
+    assert [len(step) for step in run.trained] == [4] * 9
+    assert sorted(ordinal for step in run.trained for ordinal in step) == list(range(36))
+    assert ages(run) == [(0, 0), (1, 1), (2, 2), (1.75, 2), (1.75, 2), (2, 2), (2, 2), (2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("seen", [12, 14, 15])
+async def test_an_exact_run_that_was_broken_goes_on_as_if_it_had_not_been(tmp_path: Path, seen: int) -> None:
+    """The checkpoint of step 1 is written while its successor's prompts come in: some are ready, some under way."""
+    left: list[Snapshot] = []
+
+    async def save(queue: ReplayQueue) -> None:
+        left.append(await queue.snapshot(1))
+
+    whole = await drive(tmp_path, World(arrivals=random.Random(seen), hooks={seen: save}), *EXACT)
+    groups, ledger = {held[0].ordinal: held for held in left[0].ready}, json.loads(json.dumps(left[0].ledger))
+    rest = await drive(tmp_path, World(), *EXACT, step=1, snapshot=ledger, keeper=Keeper(groups), name="later.jsonl")
+    assert sorted(groups) == list(range(4, 12)), "what version 1 samples is sampled again, all of it"
+    assert rest.told("admitted") == whole.told("admitted")[3:] and rest.trained == whole.trained[1:]
+    assert ages(rest) == ages(whole)[1:]
+
+
+@pytest.mark.parametrize("reached", [2, 3, 5])
+async def test_steps_recorded_beyond_the_checkpoint_wait_for_what_their_versions_have_to_sample(tmp_path: Path, reached: int) -> None:
+    """The driver died after step `reached`, and its only checkpoint is of step 1."""
+    batches = [tuple(range(first, first + 4)) for first in range(0, 24, 4)]
+    kept = {ordinal: (graded(ordinal, max(0, ordinal // 4 - 2)), [Group(ordinal)]) for ordinal in range(4, 4 * max(3, reached))}
+    recorded = {step: Claim(batches[step - 1], 0) for step in range(2, reached + 1)}
+    ledger = [[ordinal, "trained", 1, None] for ordinal in range(4)] + [[ordinal, "ready", None, None] for ordinal in range(4, 12)]
+    run = await drive(tmp_path, World(), *EXACT, step=1, snapshot=ledger, keeper=Keeper(kept, recorded))
+    assert run.trained == batches[1:] and ages(run) == [(age, age) for age in AGES[1:]]
+    assert [wave for wave in run.told("admitted") if len(wave) > 1] == [list(batch) for batch in batches[max(3, reached) :]]
 
 
 # --- where there is nothing to learn ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from actors.errors import ClusterError, ConfigError
 from services import cluster, placement
-from services.training.train import _transport
+from services.training.pools import _transport
 from tests.unit.recipes import tiny_recipe
 
 GPUS = {"CPU": 16.0, "GPU": 4.0}

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from actors.errors import ClusterError, ConfigError, DataError, ModelError, UsageError
-from services.training.train import check, check_context, check_device
+from services.training.checks import check, check_context, check_device
 from tests.unit.recipes import tiny_recipe
 
 

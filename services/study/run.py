@@ -1,0 +1,138 @@
+"""Runs a study: one run after another through the same pools and learner group, which stay up between them.
+
+seed by seed, and in each every cell:   done already? ─► next
+                                        else ─► crew up, if there is none that fits ─► drive ─► outcomes.jsonl
+
+A run is a run directory like any other, and `gmpo train` makes the same of its recipe. A run that is cut is gone on with by the same
+command. One that ends in collapse has a result too; the crew it ended with is not used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import ray
+
+from actors.errors import NothingToLearn, TrainingDiverged
+from actors.modeling.loading import load_tokenizer
+from actors.prompts.stream import open_stream
+from services import cluster, placement
+from services.config import Recipe
+from services.study.config import Study
+from services.study.crew import Crew
+from services.study.outcomes import Outcome, Outcomes
+from services.telemetry.console import open_console, screen
+from services.telemetry.figures import clock
+from services.training.checks import check, check_device, check_learnable, check_tasks
+from services.training.drive import Job, StopSigns, drive, opened
+from services.training.rundir import RunDirectory
+from services.training.train import is_done, model_directory
+
+Tell = Callable[[str], None]
+
+
+def conduct(studies: Sequence[Study], tell: Tell, ended: Callable[[], None]) -> bool:
+    """Run what is left of the studies, in their order; whether nothing is left then. `ended` is called after each study.
+
+    Raises UsageError before anything starts, and whatever a run ends with other than collapse; the same command goes on then.
+    """
+    for study in studies:
+        outcomes = Outcomes(study.directory)
+        left = [recipe for recipe in _recipes(study) if recipe.run.name not in outcomes]
+        if left and not _conduct(left, outcomes, total=len(study.seeds) * len(study.cells), tell=tell):
+            return False
+        ended()
+    return True
+
+
+def _recipes(study: Study) -> Iterator[Recipe]:
+    """All runs, seed by seed: a study that is cut has its cells under the same seeds."""
+    for seed in study.seeds:
+        for cell in study.cells:
+            yield study.recipe(cell, seed)
+
+
+def _conduct(recipes: Sequence[Recipe], outcomes: Outcomes, *, total: int, tell: Tell) -> bool:
+    first = recipes[0]
+    check(first)
+    known = cluster.knows_gpus(first.cluster)
+    cluster.connect(first.cluster, custom=placement.custom(first))
+    try:
+        if not known:
+            check_device(first, gpu=cluster.has_gpu(first.cluster))
+        return asyncio.run(_Conductor(recipes, outcomes, total, tell).run())
+    finally:
+        ray.shutdown()
+
+
+class _Conductor:
+    """Works through a study's runs with one crew at a time."""
+
+    def __init__(self, recipes: Sequence[Recipe], outcomes: Outcomes, total: int, tell: Tell) -> None:
+        self._recipes, self._outcomes, self._total, self._tell = recipes, outcomes, total, tell
+        self._crew: Crew | None = None
+
+    async def run(self) -> bool:
+        """Whether all runs have ended; False if the study was asked to stop."""
+        signs, seconds = StopSigns(), list[float]()
+        try:
+            for number, recipe in enumerate(self._recipes):
+                began = time.monotonic()
+                outcome = await self._one(recipe, signs)
+                if outcome is None:
+                    return False
+                self._outcomes.add(outcome)
+                seconds.append(time.monotonic() - began)
+                left = len(self._recipes) - number - 1
+                pace = f"{self._total - left} of {self._total}, about {clock(left * sum(seconds) / len(seconds))} left"
+                why = f" ({outcome.why})" if outcome.why else ""
+                self._tell(f"{outcome.run}: {outcome.outcome}{why} in {seconds[-1]:.0f} s; {pace}")
+            return True
+        finally:
+            await self._dismiss()
+
+    async def _one(self, recipe: Recipe, signs: StopSigns) -> Outcome | None:
+        """One run to its end; None if it was asked to stop before."""
+        run, began = RunDirectory(recipe), time.monotonic()
+        run.check()
+        if is_done(recipe, run):
+            return Outcome(recipe.run.name, "done", "", 0.0)
+        try:
+            with contextlib.closing(run), self._opened(recipe, run) as job:
+                done = await self._driven(job, signs)
+        except (TrainingDiverged, NothingToLearn) as error:
+            await self._dismiss()
+            return Outcome(recipe.run.name, _collapse(error), str(error), time.monotonic() - began)
+        return Outcome(recipe.run.name, "done", "", time.monotonic() - began) if done else None
+
+    @contextlib.contextmanager
+    def _opened(self, recipe: Recipe, run: RunDirectory) -> Iterator[Job]:
+        mode = recipe.telemetry.console
+        mode = "off" if mode == "auto" and not screen().file.isatty() else mode
+        with open_console(mode, run_name=recipe.run.name, steps=recipe.run.steps) as console:
+            model = model_directory(recipe, run, self._tell)
+            stream = open_stream(recipe.prompts, load_tokenizer(model), seed=recipe.run.seed)
+            check_tasks(recipe, stream)
+            check_learnable(recipe, model)
+            with opened(recipe, run, stream, model, console) as job:
+                yield job
+
+    async def _driven(self, job: Job, signs: StopSigns) -> bool:
+        if self._crew is None or not self._crew.fits(job.recipe):
+            await self._dismiss()
+            await cluster.require(job.recipe, gpu=cluster.has_gpu(job.recipe.cluster), tell=self._tell)
+            self._crew = Crew(job)
+        return await drive(job, self._crew.pools, self._crew.begin, signs)
+
+    async def _dismiss(self) -> None:
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            await crew.close()
+
+
+def _collapse(error: TrainingDiverged | NothingToLearn) -> Literal["diverged", "nothing_to_learn"]:
+    return "diverged" if isinstance(error, TrainingDiverged) else "nothing_to_learn"
