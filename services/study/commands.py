@@ -36,5 +36,9 @@ def study(
         return
     from services.study.run import conduct
 
-    if not conduct(loaded, tell, write):
-        tell("stopped; the same command goes on from there")
+    for one in loaded:
+        done = conduct(one, tell)
+        write()
+        if not done:
+            tell("stopped; the same command goes on from there")
+            return

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from services.telemetry.atomic import write_atomically
 
 OUTCOMES = "outcomes.jsonl"
 
@@ -26,8 +28,10 @@ class Outcomes:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._file = directory / OUTCOMES
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
-        self._ended = {row["run"]: Outcome(**row) for row in map(_parsed, lines) if row}
+        lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True) if self._file.exists() else []
+        if lines and not lines[-1].endswith("\n"):  # cut while it was written: that run is looked at again
+            write_atomically(self._file, "".join(lines := lines[:-1]))
+        self._ended = {row["run"]: Outcome(**row) for row in map(json.loads, lines)}
 
     def __contains__(self, run: str) -> bool:
         return run in self._ended
@@ -37,12 +41,3 @@ class Outcomes:
         self._ended[outcome.run] = outcome
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({name: getattr(outcome, name) for name in Outcome.__slots__}) + "\n")
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    """A line of outcomes.jsonl; None for one that was cut while it was written: its run is looked at again."""
-    try:
-        row: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return row

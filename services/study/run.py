@@ -15,38 +15,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-import ray
-
 from actors.errors import NothingToLearn, TrainingDiverged
 from actors.modeling.loading import load_tokenizer
 from actors.prompts.stream import open_stream
-from services import cluster, placement
+from services import cluster
 from services.config import Recipe
 from services.study.config import Study
 from services.study.crew import Crew
 from services.study.outcomes import Outcome, Outcomes
 from services.telemetry.console import open_console, screen
 from services.telemetry.figures import clock
-from services.training.checks import check, check_device, check_learnable, check_tasks
+from services.training.checks import check, check_learnable, check_tasks
 from services.training.drive import Job, StopSigns, drive, opened
 from services.training.rundir import RunDirectory
-from services.training.train import is_done, model_directory
+from services.training.train import connected, is_done, model_directory
 
 Tell = Callable[[str], None]
 
 
-def conduct(studies: Sequence[Study], tell: Tell, ended: Callable[[], None]) -> bool:
-    """Run what is left of the studies, in their order; whether nothing is left then. `ended` is called after each study.
+def conduct(study: Study, tell: Tell) -> bool:
+    """Run what is left of a study; whether nothing is left then (else it was asked to stop).
 
     Raises UsageError before anything starts, and whatever a run ends with other than collapse; the same command goes on then.
     """
-    for study in studies:
-        outcomes = Outcomes(study.directory)
-        left = [recipe for recipe in _recipes(study) if recipe.run.name not in outcomes]
-        if left and not _conduct(left, outcomes, total=len(study.seeds) * len(study.cells), tell=tell):
-            return False
-        ended()
-    return True
+    outcomes = Outcomes(study.directory)
+    left = [recipe for recipe in _recipes(study) if recipe.run.name not in outcomes]
+    return not left or _conduct(left, outcomes, total=len(study.seeds) * len(study.cells), tell=tell)
 
 
 def _recipes(study: Study) -> Iterator[Recipe]:
@@ -57,19 +51,13 @@ def _recipes(study: Study) -> Iterator[Recipe]:
 
 
 def _conduct(recipes: Sequence[Recipe], outcomes: Outcomes, *, total: int, tell: Tell) -> bool:
-    first = recipes[0]
-    check(first)
-    known = cluster.knows_gpus(first.cluster)
-    cluster.connect(first.cluster, custom=placement.custom(first))
-    try:
-        if not known:
-            check_device(first, gpu=cluster.has_gpu(first.cluster))
-        return asyncio.run(_Conductor(recipes, outcomes, total, tell).run())
-    finally:
-        ray.shutdown()
+    for recipe in recipes:
+        check(recipe)
+    with connected(recipes[0]):
+        return asyncio.run(_Campaign(recipes, outcomes, total, tell).run())
 
 
-class _Conductor:
+class _Campaign:
     """Works through a study's runs with one crew at a time."""
 
     def __init__(self, recipes: Sequence[Recipe], outcomes: Outcomes, total: int, tell: Tell) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ray
@@ -49,21 +49,27 @@ def train(recipe: Recipe) -> Path:
             console.event(f"prompts left out: {stream.rejected.describe()}")
         check_tasks(recipe, stream)
         check_learnable(recipe, model)
-        with opened(recipe, run, stream, model, console) as job:
-            if recipe.serve.during_training and cluster.is_own_cluster(recipe.cluster):
-                ingress.prepare(recipe.serve)
-            known = cluster.knows_gpus(recipe.cluster)
-            cluster.connect(recipe.cluster, custom=placement.custom(recipe))
-            try:
-                if not known:
-                    check_device(recipe, gpu=cluster.has_gpu(recipe.cluster))
-                done = asyncio.run(_alone(job))
-            finally:
-                ray.shutdown()
+        with opened(recipe, run, stream, model, console) as job, connected(recipe):
+            done = asyncio.run(_alone(job))
         write_report(run.path)
         if not done and run.to_be_resubmitted():
             raise Interrupted(f"{run.path} is to be submitted again: the same command goes on from its checkpoint")
     return run.path
+
+
+@contextlib.contextmanager
+def connected(recipe: Recipe) -> Iterator[None]:
+    """Be on the recipe's cluster while the block lasts. ConfigError where its devices cannot do what the recipe asks."""
+    if recipe.serve.during_training and cluster.is_own_cluster(recipe.cluster):
+        ingress.prepare(recipe.serve)
+    known = cluster.knows_gpus(recipe.cluster)
+    cluster.connect(recipe.cluster, custom=placement.custom(recipe))
+    try:
+        if not known:
+            check_device(recipe, gpu=cluster.has_gpu(recipe.cluster))
+        yield
+    finally:
+        ray.shutdown()
 
 
 async def _alone(job: Job) -> bool:

@@ -1,0 +1,74 @@
+"""What the runs of a study left behind: the curves of each that ended, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.compare.series import RunCurves, read_run
+from services.study.config import Cell, Study
+from services.study.outcomes import OUTCOMES
+
+DONE, DIVERGED, STOOD_STILL = "done", "diverged", "nothing_to_learn"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ended:
+    """A run whose figures are final."""
+
+    cell: Cell
+    seed: int
+    outcome: str
+    why: str
+    curves: RunCurves
+
+    @property
+    def steps_planned(self) -> int:
+        """Steps it would have made if nothing had ended it."""
+        return int(self.curves.recipe["run"]["steps"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Records:
+    """A study and those of its runs that ended."""
+
+    study: Study
+    runs: Mapping[tuple[str, ...], Mapping[int, Ended]]  # {levels of the cell: {seed: run}}, every cell in it
+
+    @property
+    def ended(self) -> list[Ended]:
+        """All of them, by cell and seed."""
+        return [run for runs in self.runs.values() for run in runs.values()]
+
+    @property
+    def planned(self) -> int:
+        """Runs of the whole study."""
+        return len(self.study.cells) * len(self.study.seeds)
+
+
+def read_records(study: Study) -> Records:
+    """Read the directories of the study's runs; none need be there. ConfigError names a run that ended and cannot be read."""
+    outcomes = _outcomes(study.directory / OUTCOMES)
+    runs = {
+        cell.levels: {
+            seed: Ended(cell, seed, found["outcome"], str(found.get("why", "")), read_run(path))
+            for seed in study.seeds
+            if (found := outcomes.get((path := study.run_dir(cell, seed)).name)) and path.is_dir()
+        }
+        for cell in study.cells
+    }
+    return Records(study, runs)
+
+
+def _outcomes(path: Path) -> dict[str, dict[str, Any]]:
+    """{run: its outcome}, without touching the file: the study may be running. A line that is still being written is left out."""
+    rows = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            rows[row["run"]] = row
+    return rows

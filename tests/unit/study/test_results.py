@@ -1,0 +1,143 @@
+"""The results page: every cell with its numbers, whatever part of the runs is there, and the same page from the same runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from services.study.config import Cell, Study
+from services.study.figures import draw_sweeps
+from services.study.results import write_results
+from tests.unit.study.fabricate import OBJECTIVES, RATES, Makeup, records_of, write_run, write_study
+
+GMPO, GRPO = Makeup(accuracy=0.9, width=1.5, entropy=0.35), Makeup(accuracy=0.8, width=3.0)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A page and the studies it is of."""
+
+    page: Path
+    small: Study
+    rates: Study
+
+    @property
+    def text(self) -> str:
+        return self.page.read_text(encoding="utf-8")
+
+    def rows(self, heading: str, *, after: str = "") -> dict[str, list[str]]:
+        """{first cell: other cells} of the first table below a heading."""
+        below = self.text[self.text.index(after) :].partition(f"### {heading}\n")[2]
+        lines = below.strip().partition("\n\n")[0].splitlines()
+        table = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+        return {first: rest for first, *rest in table}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A study of one factor in which GSPO diverges once and lacks two runs, and a sweep that has come through one seed of three."""
+    directory = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GMPO_RUN_ROOT", str(directory / "runs"))
+        small = write_study(directory)
+        for cell in small.cells:
+            for seed in small.seeds:
+                if (cell.name, seed) not in {("gspo", 3), ("gspo", 4)}:
+                    write_run(small, cell, seed, made(cell, seed))
+        rates = write_study(directory, name="rates", factors={"objective": two_objectives(), "lr": RATES}, seeds=3)
+        for cell in rates.cells:
+            write_run(rates, cell, 0, made(cell, 0))
+        page = directory / "docs" / "results.md"
+        write_results([small, rates], page)
+        write_results([small, rates], directory / "again" / "results.md")
+    return Written(page, small, rates)
+
+
+def two_objectives() -> dict[str, list[str]]:
+    return {name: OBJECTIVES[name] for name in ("gmpo", "grpo")}
+
+
+def made(cell: Cell, seed: int) -> Makeup:
+    makeup = {"gmpo": GMPO, "grpo": GRPO}.get(cell.levels[0], Makeup(accuracy=0.7))
+    return replace(makeup, outcome="diverged", made=10) if (cell.levels[0], seed) == ("gspo", 1) else makeup
+
+
+def test_every_cell_stands_there_with_its_medians(written: Written) -> None:
+    # Seed s ends 0.01 s above what is made up; the interval of five is their range.
+    rows = written.rows("How well it does")
+    assert rows["gmpo"][0] == "0.920 (0.900 to 0.940)"
+    assert rows["grpo"][0] == "0.820 (0.800 to 0.840)"
+    assert rows["gspo"][0] == "0.700 (0.000 to 0.720), n = 3"
+    assert written.rows("What becomes of the policy")["gmpo"][0] == "0.350 (0.350 to 0.350)"
+
+
+def test_differences_are_paired_by_seed(written: Written) -> None:
+    below = written.text.partition("Difference to grpo, paired by seed:")[2]
+    assert "| gmpo | +0.100 (+0.100 to +0.100), 5/5 |" in below
+    assert "| gspo | \N{MINUS SIGN}0.100 (\N{MINUS SIGN}0.810 to \N{MINUS SIGN}0.100), 0/3 |" in below
+
+
+def test_the_page_opens_with_the_claims_and_what_each_study_says_to_them(written: Written) -> None:
+    row = next(line for line in written.text.splitlines() if line.startswith("| GMPO ends more accurate than GRPO |"))
+    assert row.endswith("| **holds**: +0.100 (+0.100 to +0.100), 5 of 5 | **cannot be said** 3 of 3 |")
+    assert "- The rates study, 6 of 18 runs: holds 0, does not hold 0, cannot be said 26." in written.text
+    assert "Dr. GRPO" not in written.text  # in none of the studies
+
+
+def test_what_has_not_run_is_said_and_what_diverged_is_named(written: Written) -> None:
+    assert "13 of 15 runs have ended." in written.text
+    assert "| gspo | 3 of 5, 1 diverged, 1 collapsed |" in written.text
+    assert "- gspo (seed 1) ended at step 10 of 20: told by the run; last evaluated at step 10: 0.505" in written.text
+    assert "6 of 18 runs have ended." in written.text
+
+
+def test_a_sweep_has_its_levels_across_and_single_runs_have_no_interval(written: Written) -> None:
+    rows = written.rows("Held-out accuracy", after="## The rates study")
+    assert rows["objective"] == ["lr 1e-4", "lr 3e-4", "lr 1e-3"]
+    assert rows["gmpo"] == ["0.900, n = 1"] * 3
+    assert rows["gmpo \N{MINUS SIGN} grpo"] == ["+0.100, 1/1"] * 3
+
+
+def test_every_figure_that_the_page_shows_is_there(written: Written) -> None:
+    shown = re.findall(r"!\[.*?\]\((\S+?)\)$", written.text, flags=re.MULTILINE)
+    files = {path.relative_to(written.page.parent).as_posix() for path in written.page.parent.rglob("*.*") if path != written.page}
+    assert set(shown) == files
+    assert {"results/small/log_ratio.png", "results/rates/accuracy.png"} <= files
+
+
+def test_the_same_runs_give_the_same_bytes(written: Written) -> None:
+    again = written.page.parents[1] / "again"
+    for path in [path for path in written.page.parent.rglob("*") if path.is_file()]:
+        assert path.read_bytes() == (again / path.relative_to(written.page.parent)).read_bytes(), path.name
+
+
+def test_a_study_of_which_nothing_ran_has_no_figures_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMPO_RUN_ROOT", str(tmp_path / "runs"))
+    study = write_study(tmp_path, factors={"objective": two_objectives()}, seeds=3)
+    write_results([study], tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "0 of 6 runs have ended." in text
+    assert "| GMPO keeps a higher entropy than GRPO | Fig. 4 | **cannot be said**: not run |" in text
+    assert "Remarks" not in text
+
+
+def test_a_run_under_way_and_a_torn_outcome_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMPO_RUN_ROOT", str(tmp_path / "runs"))
+    study = write_study(tmp_path, factors={"objective": two_objectives(), "lr": RATES}, seeds=1)
+    for cell in study.cells[:2]:
+        write_run(study, cell, 0, GMPO)
+    outcomes = study.directory / "outcomes.jsonl"
+    first, second = outcomes.read_text(encoding="utf-8").splitlines()
+    outcomes.write_text(first + "\n" + second[:-20], encoding="utf-8")
+    assert json.loads(first)["run"] == "gmpo-1e-4-s0"
+    write_results([study], tmp_path / "results.md")
+    assert "1 of 6 runs have ended." in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+def test_a_factor_without_numbers_has_no_axis_to_be_drawn_over(tmp_path: Path) -> None:
+    study = write_study(tmp_path, factors={"objective": two_objectives(), "task": {"short": [], "long": []}}, seeds=1)
+    assert draw_sweeps(records_of(study, lambda cell, seed: GMPO), tmp_path) == []
