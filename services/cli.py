@@ -11,6 +11,7 @@ import typer
 
 from actors.errors import GmpoError
 from services.bench import commands as benchmarks
+from services.compare import commands as comparisons
 from services.config import dump, load_recipe
 from services.evaluation import commands as evaluations
 from services.export import commands as exports
@@ -133,6 +134,7 @@ def ledger(
 verb(policies.serve)
 verb(policies.query)
 verb(evaluations.evaluate)
+verb(comparisons.compare)
 verb(exports.export)
 verb(plans.plan)
 verb(studies.study)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,24 +22,30 @@ INKS = {"#010101": "var(--ink-soft)", "#020202": "var(--grid)"} | {f"#0{n}0{n}0{
 """Stand-in colours handed to matplotlib, and the CSS variables that replace them."""
 TEXT, GRID, *SERIES = INKS
 
-STYLE: dict[RcKeyType, Any] = {
-    "svg.hashsalt": "gmpo",  # the same run gives the same page
-    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be searched
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "text.color": TEXT,
-    "axes.labelcolor": TEXT,
-    "axes.edgecolor": GRID,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": TEXT,
-    "ytick.labelcolor": TEXT,
-    "grid.color": GRID,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "legend.frameon": False,
-}
+
+def style(text: str, grid: str) -> dict[RcKeyType, Any]:
+    """What all figures share, in these two colours."""
+    return {
+        "svg.hashsalt": "gmpo",  # the same run gives the same page
+        "svg.fonttype": "none",  # text stays text: it takes the page's font and can be searched
+        "font.family": "sans-serif",
+        "font.size": 9.5,
+        "text.color": text,
+        "axes.labelcolor": text,
+        "axes.edgecolor": grid,
+        "xtick.color": grid,
+        "ytick.color": grid,
+        "xtick.labelcolor": text,
+        "ytick.labelcolor": text,
+        "grid.color": grid,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "legend.frameon": False,
+    }
+
+
+STYLE = style(TEXT, GRID)
 
 NORMAL, WIDE = (4.6, 2.5), (6.9, 2.7)
 """Inches, which set the size of text against the drawing."""
@@ -95,7 +101,7 @@ def draw(
             axes.set_ylim(min(0.0, 2 * values[0]), max(0.0, 2 * values[0]) or 1.0)
         if len(lines) > 1:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines), borderaxespad=0, handlelength=1.4)
-        return Chart(title=title, note=note, svg=_inline(figure, label=f"{title}: {note}"), wide=wide)
+        return Chart(title=title, note=note, svg=inline(figure, label=f"{title}: {note}"), wide=wide)
 
 
 def _plot(axes: Axes, line: Line, colour: str) -> None:
@@ -125,11 +131,12 @@ def running_mean(values: Sequence[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def _inline(figure: Figure, *, label: str) -> str:
-    """The figure as an <svg> element without prologue, metadata or any address."""
+def inline(figure: Figure, *, label: str, inks: Mapping[str, str] = INKS) -> str:
+    """The figure as an <svg> element without prologue, metadata or any address, each ink replaced by what `inks` has for it."""
     buffer = io.StringIO()
     figure.patch.set_alpha(0)
-    figure.axes[0].patch.set_alpha(0)
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
     FigureCanvasSVG(figure).print_figure(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -138,6 +145,6 @@ def _inline(figure: Figure, *, label: str) -> str:
     svg = re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{html.escape(label)}">', svg)
     svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg)  # ids of groups repeat from chart to chart; clips and markers are named by hash
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    for ink, variable in INKS.items():
+    for ink, variable in inks.items():
         svg = svg.replace(ink, variable)
     return svg

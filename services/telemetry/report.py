@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from services.telemetry.atomic import write_atomically
 from services.telemetry.charts import Chart, Line, draw
 from services.telemetry.figures import NOTHING, clock, fixed, number
 from services.telemetry.history import History, Sample, read_history
+from services.telemetry.pages import template
 
 LONGEST = 4000
 """Characters of a prompt or response that are shown."""
@@ -126,7 +125,7 @@ class Pair:
 def write_report(run_dir: Path) -> Path:
     """Write `<run_dir>/report.html` from what the run left there so far, and return its path."""
     history = read_history(run_dir)
-    page = _template().render(
+    page = template(Path(__file__).with_name("report.html.j2")).render(
         name=run_dir.resolve().name,
         tiles=tiles(history),
         charts=charts(history),
@@ -221,15 +220,3 @@ def _heading(samples: Sequence[Sample]) -> str:
     right = sum(sample.outcome == "right" for sample in samples)
     step = samples[0].step
     return f"Step {NOTHING if step is None else step}: {right} of {len(samples)} right"
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = number
-    return environment.get_template("report.html.j2")
