@@ -29,6 +29,7 @@ class QueueSpec:
     dynamic_sampling: bool  # drop groups that have nothing to compare
     advantages: Advantages
     history: Path  # ledger.jsonl
+    exact_staleness: bool = False  # max_staleness is the age of every group
 
 
 @dataclass(frozen=True, slots=True)

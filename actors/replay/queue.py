@@ -203,7 +203,7 @@ class ReplayQueue:
     async def synced(self, epoch: int = 0) -> int:
         """Waits until the present engines (of `epoch` at least) confirmed a version; returns it."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or self._standing.synced == self._turns.engines.epoch >= epoch)
+            await self._changed.wait_for(lambda: self._closed or self._turns.confirmed == self._turns.engines.epoch >= epoch)
             self._check_open()
             return self._standing.version
 
@@ -352,7 +352,7 @@ class ReplayQueue:
         """For a checkpoint of the present moment."""
         async with self._open():
             self._check_attempt(attempt)
-            return Snapshot(self._standing.ledger.snapshot(), tuple(self._ready.values()))
+            return Snapshot(self._standing.ledger.snapshot(), self._ready.lasting(self._standing.version))
 
     async def coverable(self, step: int, attempt: int) -> None:
         """Waits until a checkpoint of `step` may be committed: never before what it was trained on is on disk."""

@@ -1,4 +1,7 @@
-"""Which groups are trained on, and when: oldest first, the young may overtake while every old one still fits before its bound."""
+"""Which groups are trained on, and when: oldest first, the young may overtake while every old one still fits before its bound.
+
+Where the bound is to be the age of every group, none goes before all that the bound admits is there.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,16 @@ def choose(step: int, ready: Mapping[int, int], running: Mapping[int, int], *, s
     youngest = max(ready[ordinal] for ordinal in chosen)
     settled = _all_fit(step, left, size, max_staleness) or all(version >= youngest for version in running.values())
     return sorted(chosen) if settled else None
+
+
+def complete(step: int, ready: int, running: int, *, size: int, max_staleness: int, steps: int) -> bool:
+    """Whether all that the bound admits before `step` is ready: then its oldest groups are exactly as old as they may be.
+
+    ready, running: how many groups are. At the first step those of max_staleness + 1 steps must be there, all of version 0; each
+    published version adds one step's, until those of the last step are there. That nothing is running is not enough: what a
+    publication made room for may not be admitted yet.
+    """
+    return not running and ready >= min(max_staleness + 1, steps - step + 1) * size
 
 
 def _all_fit(step: int, left: list[int], size: int, max_staleness: int) -> bool:

@@ -40,7 +40,9 @@ class Standing:
     version: int = 0  # that the engines sample with
     publications: int = 0
     resyncing: int = -1  # epoch of engines that the present attempt was last sent to
-    synced: int = -1  # epoch of engines that confirmed a version
+    synced: int = -1  # epoch of engines that confirmed a version to the present attempt
+    served: int = -1  # epoch of engines that confirmed a version last, to any attempt
+    reached: int = 0  # newest step whose version was published
     engines_lost: int = 0
     stopping: str | None = None  # why no further step follows
 
@@ -67,8 +69,8 @@ class Standing:
         self.ledger = self.ledger.rolled_back(step)
         self.waiting, self.claims, self.turns = {}, {}, {}
         self.filtered = self.attempt = self.engines_lost = 0
-        self.resyncing = self.synced = -1
-        self.version = self.committed = self.trained = self.recorded = step
+        self.resyncing = self.synced = self.served = -1
+        self.version = self.committed = self.trained = self.recorded = self.reached = step
         self.stopping = self.forgotten = None
 
     def _forgotten(self, event: Event) -> None:
@@ -130,7 +132,9 @@ class Standing:
         self.recorded = event["step"]
 
     def _published(self, event: Event) -> None:
-        self.publications, self.version, self.synced = event["number"], event["version"], event["epoch"]
+        self.publications, self.version = event["number"], event["version"]
+        self.synced = self.served = event["epoch"]
+        self.reached = max(self.reached, self.version)
 
     def _engine_lost(self, _: Event) -> None:
         self.engines_lost += 1

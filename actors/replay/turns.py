@@ -25,6 +25,7 @@ class Turns:
         self._spec, self._standing, self._news, self._ready, self._steps = spec, standing, news, ready, steps
         self._record = record
         self._held_since: float | None = None  # loop time from which on nothing but prompts under way held the next step back
+        self._patience_s = spec.stale_after_s
         self.engines = Resync(0, ())
         """Those that the learner group is to send its policy to."""
 
@@ -36,6 +37,8 @@ class Turns:
         if standing.stopping is not None:
             return True
         if self.engines.epoch > max(0, standing.resyncing):  # once each: a rank may ask again before rank 0 has confirmed
+            if self._sampling_goes_on:
+                return self._wait(held_back=bool(standing.waiting))
             self._record("resync", epoch=self.engines.epoch, attempt=standing.attempt, turn=turn)
             return True
         if self.engines.epoch == self._news.broken:
@@ -60,28 +63,57 @@ class Turns:
             raise StaleAttempt(f"turn {turn} is over")
         return self._steps.work(step, rank, ranks)
 
+    @property
+    def confirmed(self) -> int:
+        """Epoch of the engines that last confirmed a version to the present attempt of the learner group.
+
+        With exact staleness to any attempt: the present one may wait for what they sample with the version that they have.
+        """
+        return self._standing.served if self._spec.exact_staleness else self._standing.synced
+
     def patience_ends(self) -> float:
         """Loop time from which on a step that is held back now is held back too long."""
         now = asyncio.get_running_loop().time()
-        return (now if self._held_since is None else self._held_since) + self._spec.stale_after_s
+        return (now if self._held_since is None else self._held_since) + self._patience_s
 
     def overdue(self) -> list[int]:
         """The oldest prompts under way, once patience with them has ended; then it begins anew. None before."""
         if self._held_since is None or asyncio.get_running_loop().time() < self.patience_ends():
             return []
         self._held_since = None
+        if self._spec.exact_staleness:  # no step goes without those that take their places, who may need as long
+            self._patience_s *= 2
         waiting = self._standing.waiting
         oldest = min(waiting.values(), default=None)
         return [ordinal for ordinal, version in waiting.items() if version == oldest]
+
+    @property
+    def _sampling_goes_on(self) -> bool:
+        """Whether a learner group that went back comes upon engines that sample a whole step with the version before it went back.
+
+        With exact staleness they come to their end first: what they work on must not go on under an older version. New engines have
+        no version yet, and are not waited for.
+        """
+        standing, following = self._standing, self._standing.reached + 1
+        return (
+            self._spec.exact_staleness
+            and self.engines.epoch == standing.served
+            and standing.reached < self._spec.steps
+            and following not in self._steps
+            and not self._ready.complete(following, len(standing.waiting))
+        )
+
+    def _wait(self, *, held_back: bool) -> bool:
+        """Nothing is decided. held_back: only by prompts under way."""
+        self._held_since = (self._held_since or asyncio.get_running_loop().time()) if held_back else None
+        return False
 
     def _freeze(self, turn: int, step: int) -> bool:
         waiting = self._standing.waiting
         claim = self._ready.claim(step, waiting, self._standing.filtered)
         if claim is None:
-            held_back = bool(waiting) and self._ready.free >= self._spec.prompts_per_step
-            self._held_since = (self._held_since or asyncio.get_running_loop().time()) if held_back else None
-            return False
-        self._held_since = None
+            return self._wait(held_back=bool(waiting) and self._ready.fills(step))
+        self._held_since, self._patience_s = None, self._spec.stale_after_s
         self._record(State.CLAIMED, ordinals=claim.ordinals, step=step, attempt=self._standing.attempt, turn=turn, filtered=claim.filtered)
         self._steps.keep(step, claim, self._ready.take(step, claim))
         return True

@@ -149,13 +149,13 @@ def _beside_the_paper(layout: Layout, paper: Colocated) -> Iterator[str]:
     yield f"  a step, roughly: {turns}, here the longest of {together}, at the same time"
     yield "  what disjoint pools cost: memory of a pool is of no use to another, and the slowest pool sets the pace"
     stale = layout.recipe.replay.max_staleness
-    if stale:
+    if not layout.recipe.replay.by_turns:
         yield (
             f"  what asynchrony (max_staleness={stale}) gives back: no engine waits for the longest response of a step, none sleeps or "
             f"wakes; the price is responses up to {stale} version{'s' if stale > 1 else ''} old"
         )
     else:
-        yield "  with max_staleness=0 the pools take turns: the times above add up, and nothing is given back"
+        yield "  the pools take turns: the times above add up, and nothing is given back"
 
 
 def _verdict(answer: Answer) -> Iterator[str]:

@@ -158,6 +158,7 @@ def replay_queue(recipe: Recipe, run: RunDirectory, ledger: Sequence[Sequence[An
         prompts_per_step=recipe.run.prompts_per_step,
         updates_per_step=recipe.learner.updates_per_step,
         max_staleness=recipe.replay.max_staleness,
+        exact_staleness=recipe.replay.exact_staleness,
         capacity=recipe.replay.capacity or recipe.outstanding,
         stale_after_s=recipe.replay.stale_after_s,
         steps=recipe.run.steps,

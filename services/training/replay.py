@@ -113,7 +113,7 @@ def _recipe(original: Recipe, run_dir: Path, objective: Mapping[str, Any] | None
         "storage": None,
     }  # as many steps as it had: schedules depend on them
     tree["telemetry"] |= {"trackers": [], "prometheus": {}}
-    tree["replay"] |= {"dynamic_sampling": False}  # what it dropped was never recorded
+    tree["replay"] |= {"dynamic_sampling": False, "exact_staleness": False}  # what was dropped is not recorded; one step is fed at a time
     if objective is not None:
         tree["learner"]["objective"] = dict(objective)
     return parse_recipe(tree)

@@ -835,3 +835,74 @@ async def test_what_holds_a_full_step_back_is_dropped_as_stale_after_the_deadlin
     assert queue.account()["dropped"] == 1
     dropped = [line for line in read(history) if line["event"] == "dropped"]
     assert [(line["ordinals"], line["reason"]) for line in dropped] == [([1], "stale")]
+
+
+# --- every group as old as the bound ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def exact(make: Make) -> ReplayQueue:
+    """The age of every group is 1, in a run of 3 steps; its engines have version 0."""
+    queue = await make(exact_staleness=True, steps=3, stale_after_s=0.05)
+    await queue.set_engines(["engine"], 1)
+    attempt, _ = await queue.begin()
+    assert isinstance(await queue.claim(0, 1, 0, 1, attempt), Resync)
+    await queue.confirm(1, 0, "digest", attempt)
+    return queue
+
+
+async def ordinals(claim: asyncio.Task[Assignment]) -> tuple[int, ...]:
+    """Of the step that a claim was answered with."""
+    work = await claim
+    assert isinstance(work, Work)
+    return work.ordinals
+
+
+async def test_a_step_waits_until_the_version_before_it_has_sampled_all_that_the_bound_admits(exact: ReplayQueue) -> None:
+    await fill(exact, 0, 1)
+    first = await waiting(exact.claim(1, 1, 0, 1, 1))
+    await fill(exact, 3, 2)
+    assert await ordinals(first) == (0, 1)
+    await exact.ack(StepResult(1, {}), "digest", 1)
+    second = await waiting(exact.claim(2, 2, 0, 1, 1))  # nothing is under way, but will be
+    await fill(exact, 4, version=1)
+    assert not second.done()
+    await fill(exact, 5, version=1)
+    assert await ordinals(second) == (2, 3)
+    await exact.ack(StepResult(2, {}), "digest", 1)
+    assert (await train(exact, 3, 1, turn=3)).ordinals == (4, 5)  # no more will come
+
+
+async def test_what_takes_the_place_of_the_stale_has_twice_as_long(exact: ReplayQueue) -> None:
+    began = time.monotonic()
+    claim = asyncio.ensure_future(exact.claim(1, 1, 0, 1, 1))
+    await fill(exact, 0, 1, 2)
+    await exact.admit([3])
+    assert await exact.next_recalls(0) == [Recall(3, "stale")]
+    await exact.admit([4])
+    assert await exact.next_recalls(1) == [Recall(4, "stale")]
+    assert time.monotonic() - began >= 3 * 0.05
+    await fill(exact, 5)
+    assert isinstance(await claim, Work)
+
+
+async def test_a_learner_group_that_comes_back_waits_for_the_step_that_is_being_sampled(exact: ReplayQueue) -> None:
+    await fill(exact, 0, 1, 2)
+    await exact.admit([3])
+    attempt, _ = await exact.begin()
+    assert await exact.synced(1) == 0, "whoever waits for the engines to be ready is not to wait for the learner"
+    claim = await waiting(exact.claim(0, 1, 0, 1, attempt))
+    await exact.drop(3, "poisoned")  # another will take its place
+    await asyncio.wait({claim}, timeout=0.02)
+    assert not claim.done()
+    await fill(exact, 4)
+    assert isinstance(await claim, Resync)
+
+
+async def test_engines_without_a_version_are_sent_one_though_prompts_wait_for_them(exact: ReplayQueue) -> None:
+    await fill(exact, 0, 1, 2)
+    await exact.admit([3])
+    attempt, _ = await exact.begin()
+    claim = await waiting(exact.claim(0, 1, 0, 1, attempt))
+    await exact.set_engines(["another"], 2)
+    assert await claim == Resync(2, ("another",))

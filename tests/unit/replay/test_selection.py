@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.replay.selection import choose, tells_apart
+from actors.replay.selection import choose, complete, tells_apart
 from actors.types import GroupMeta, Outcome
 
 
@@ -81,6 +81,42 @@ def test_under_the_admission_rule_no_run_stands_still_or_passes_the_bound(
             continue
         ready[done] = chance.choice([begun, version])
     assert not ready and not running
+
+
+@given(
+    size=st.integers(1, 4),
+    age=st.integers(0, 4),
+    steps=st.integers(1, 12),
+    chance=st.randoms(use_true_random=False),
+    dropped=st.floats(0, 0.6),
+)
+def test_where_all_the_bound_admits_is_waited_for_each_group_is_as_old_as_the_bound(
+    size: int, age: int, steps: int, chance: Random, dropped: float
+) -> None:
+    """Prompts finish in any order, any share of them is dropped, and what a publication makes room for may be admitted late."""
+    ready: dict[int, int] = {}
+    running: dict[int, int] = {}
+    version, admitted, places = 0, 0, steps * size
+    while version < steps:
+        chosen = None
+        if complete(version + 1, len(ready), len(running), size=size, max_staleness=age, steps=steps):
+            chosen = choose(version + 1, ready, running, size=size, max_staleness=age)
+            assert chosen is not None
+        if chosen is not None:
+            assert [version - ready.pop(ordinal) for ordinal in chosen] == [min(version, age)] * size
+            version += 1
+        elif places and len(running) + len(ready) < (age + 1) * size and (not running or chance.random() < 0.5):
+            running[admitted] = version
+            admitted, places = admitted + 1, places - 1
+        else:
+            assert running, "nothing is under way and no step can be made"
+            done = chance.choice(list(running))
+            if chance.random() < dropped:
+                del running[done]
+                places += 1
+            else:
+                ready[done] = running.pop(done)
+    assert not ready and not running and not places
 
 
 def test_responses_of_one_truth_are_alike_however_long_they_are() -> None:

@@ -70,6 +70,7 @@ class World:
     version: int = 0
     under_way: int = 0
     most_under_way: int = 0
+    interrupted: int = 0  # prompts under way as another version came
     calls: list[tuple[str, int]] = field(default_factory=list)
     loses: set[int] = field(default_factory=set)  # by ordinal: the learner finds its group gone, once
     hooks: dict[int, Callable[..., Any]] = field(default_factory=dict)  # by ordinal, called as its generation begins
@@ -77,6 +78,10 @@ class World:
     payloads: weakref.WeakSet[Group] = field(default_factory=weakref.WeakSet)
     held_out: Sequence[Prepared] = ()
     log: Log | None = None  # of the present driver
+
+    def take(self, version: int) -> None:
+        self.version = version
+        self.interrupted += self.under_way
 
     async def hold(self) -> None:
         self.calls.append(("hold", 0))
@@ -161,13 +166,14 @@ async def follow(queue: ReplayQueue, world: World, trained: list[tuple[int, ...]
     while not isinstance(assignment := await queue.claim(turn, step + 1, 0, 1, attempt), Stop):
         turn += 1
         if isinstance(assignment, Resync):
-            world.version = step
+            world.take(step)
             await queue.confirm(assignment.epoch, step, "digest", attempt)
         if isinstance(assignment, Work) and (gone := world.loses & set(assignment.ordinals)):
             world.loses -= gone
             await queue.lost(assignment.step, sorted(gone), attempt)
         elif isinstance(assignment, Work):
-            step = world.version = assignment.step
+            step = assignment.step
+            world.take(step)
             trained.append(assignment.ordinals)
             await queue.ack(StepResult(step, {}), "digest", attempt)
 
@@ -368,16 +374,36 @@ async def test_a_full_store_does_not_keep_back_what_a_step_waits_for(tmp_path: P
     assert ages(run) == [(age, age) for age in AGES]
 
 
-@pytest.mark.parametrize("until", [14, 19, 23])
-async def test_a_learner_group_that_goes_back_lets_the_engines_finish_with_the_version_they_have(tmp_path: Path, until: int) -> None:
-    """It dies while a step's prompts are under way, and begins again from step 0."""
+async def test_held_out_questions_are_asked_while_nothing_else_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, asked = World(held_out=[Prepared(Order().nth(0), b"")]), []
+
+    async def evaluate(*arguments: Any) -> Evaluation:
+        for _ in range(50):  # time for the learner to go on
+            assert world.under_way == 0
+            await asyncio.sleep(0)
+        asked.append((arguments[-1], world.version))
+        return Evaluation(arguments[-1], 0.5, 0.5, 1, [])
+
+    monkeypatch.setattr(conductor, "evaluate", evaluate)
+    run = await drive(tmp_path, world, *EXACT, "evaluation.every=1")
+    assert asked[:4] == [(0, 0), (1, 1), (2, 2), (3, 3)], "afterwards no prompts are left to sample, and learning goes on meanwhile"
+    assert ages(run) == [(age, age) for age in AGES]
+
+
+@pytest.mark.parametrize("at", [16, 17, 20, 24])
+async def test_a_learner_group_that_goes_back_lets_the_engines_finish_with_the_version_they_have(tmp_path: Path, at: int) -> None:
+    """It dies while a step's first prompts are under way, or those that replace dropped ones, and begins again from step 0."""
 
     async def fence(queue: ReplayQueue) -> None:
         await queue.begin()
+        for _ in range(50):  # time for the learner group to come back
+            await asyncio.sleep(0)
 
-    whole = await drive(tmp_path, World(ALIKE.__contains__), *EXACT, FILTERING)
-    world = World(ALIKE.__contains__, random.Random(1), hooks={until: fence})
+    alike = {1, 18, 19}.__contains__
+    whole = await drive(tmp_path, World(alike), *EXACT, FILTERING)
+    world = World(alike, random.Random(1), hooks={at: fence})
     again = await drive(tmp_path, world, *EXACT, FILTERING, name="again.jsonl")
+    assert world.interrupted == 0
     assert len(again.trained) > len(whole.trained), "the group went back"
     assert list(dict.fromkeys(again.trained)) == whole.trained
     assert again.told("admitted") == whole.told("admitted") and ages(again) == ages(whole)
@@ -396,6 +422,8 @@ async def test_an_exact_run_that_was_broken_goes_on_as_if_it_had_not_been(tmp_pa
     left: list[Snapshot] = []
 
     async def save(queue: ReplayQueue) -> None:
+        while queue.metrics()["queue/depth"] < 9:
+            await asyncio.sleep(0)
         left.append(await queue.snapshot(1))
 
     whole = await drive(tmp_path, World(arrivals=random.Random(seen), hooks={seen: save}), *EXACT)
