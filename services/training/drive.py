@@ -142,7 +142,8 @@ async def drive(job: Job, pools: Pools, begin: Begin, signs: StopSigns) -> bool:
             task.cancel()
         await asyncio.gather(*aside, return_exceptions=True)
         await asyncio.wait({learning}, timeout=LEARNER_END_S)
-        ray.kill(queue)
+        # Not by ray.kill: Ray would make the calls under way again, and say so on the screen.
+        queue.__ray_terminate__.options(max_task_retries=0).remote()
 
 
 async def _pass_on_stop(signs: StopSigns, run: RunDirectory, queue: Any, console: Console) -> None:

@@ -136,7 +136,7 @@ async def _drive(recipe: Recipe, run: RunDirectory, model: str, batches: list[Pa
         feeding.cancel()
         await queue.close.remote()
         guarding.cancel()
-        ray.kill(queue)
+        queue.__ray_terminate__.options(max_task_retries=0).remote()
 
 
 async def _feed(queue: Any, keeper: Keeper, batches: list[Path], sinks: Sinks, tell: Callable[[str], None]) -> None:
