@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from actors.section import Section
 
 TemplateName = Literal["chat", "qwen_math", "r1", "plain"]
-DigitTask = Literal["reverse", "sort", "running_sum", "addition"]
+DigitTask = Literal["reverse", "sort", "running_sum", "repeated_sum", "addition"]
 
 
 class FileSource(Section):
@@ -68,7 +68,7 @@ class DigitsSource(Section):
 
     type: Literal["digits"] = "digits"
     task: DigitTask = "reverse"
-    """What is to be done with the digits; `running_sum` is modulo 10."""
+    """What is to be done with the digits. A response to `repeated_sum` holds its working: n (n + 1) tokens for n digits."""
     digits: int = Field(default=6, ge=2, le=64)
     """Digits in the question; for `addition`, in each of the two numbers."""
 

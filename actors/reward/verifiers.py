@@ -3,7 +3,7 @@ r"""Is a response right? Pure functions, one per kind of task, behind `verify`.
     math              last `\boxed{}`: equal as text, as a number, or to math-verify
     gsm8k             number after the last `####`; or else in the last `\boxed{}`; or else the last number
     arithmetic        number in the last `\boxed{}`; or else the last number
-    exact, digits/*   the stripped response
+    exact, digits/*   the stripped response; of digits/repeated_sum, what comes after the last `#`
     reasoning_gym/*   the task's own scorer; partial scores are kept
     code/python       the last Python block, run against tests of standard input and output
     format/boxed      exactly one filled `\boxed{}`
@@ -47,7 +47,7 @@ def verify(
         return code.grade(response, answer, programs())
     if task.startswith(_GYM):
         return _gym(task.removeprefix(_GYM), response, (columns or {}).get("entry"))
-    verifier = _VERIFIERS.get("exact" if task.startswith("digits/") else task)
+    verifier = _VERIFIERS.get(task, _exact if task.startswith("digits/") else None)
     if verifier is None:
         raise ConfigError(f"no verifier for task {task!r}; known: {', '.join(sorted([*_VERIFIERS, CODE]))}, digits/*, {_GYM}*")
     return verifier(response, answer)
@@ -146,6 +146,12 @@ def _gym(name: str, response: str, entry: Any) -> Verdict:
     return Verdict(score, Outcome.RIGHT if score >= 1.0 else Outcome.WRONG, given)
 
 
+def _worked(response: str, answer: Answer) -> Verdict:
+    """Only the last mark counts, so that there is one guess; without any there is no answer, however the working ends."""
+    _, mark, given = response.rpartition("#")
+    return _exact(given, answer) if mark else Verdict(0.0, Outcome.UNPARSEABLE)
+
+
 def _boxed(response: str, answer: Answer) -> Verdict:
     return _verdict(answers.count_boxed(response) == 1 and answers.last_boxed(response) is not None, None)
 
@@ -165,6 +171,7 @@ _VERIFIERS: dict[str, Callable[[str, Answer], Verdict]] = {
     "gsm8k": _gsm8k,
     "arithmetic": _arithmetic,
     "exact": _exact,
+    "digits/repeated_sum": _worked,
     "format/boxed": _boxed,
     "format/think": _think,
     "format/think_boxed": _think_boxed,

@@ -19,6 +19,7 @@ from actors.learner.config import LearnerConfig
 from actors.modeling import tiny
 from actors.modeling.config import TinyPolicy
 from actors.prompts.config import DigitsSource, PromptsConfig
+from actors.prompts.digits import WORKED
 from services.config import Recipe
 
 if TYPE_CHECKING:
@@ -103,19 +104,25 @@ def _teach(recipe: Recipe, directory: Path, tell: Callable[[str], None]) -> None
 
 
 def _learn(backend: Backend, problems: list[Prompt], tokenizer: Any, lr: float) -> None:
-    """One update towards the right answers."""
+    """One update towards right responses, working included."""
     import numpy as np
 
     from actors.modeling.packing import pack
 
-    answers = [tokenizer.encode(f"{problem.answer}{tiny.END}", add_special_tokens=False) for problem in problems]
+    responses = [tokenizer.encode(f"{_response(problem)}{tiny.END}", add_special_tokens=False) for problem in problems]
     sequences = [
-        np.concatenate([problem.token_ids, np.asarray(answer, dtype=np.int32)]) for problem, answer in zip(problems, answers, strict=True)
+        np.concatenate([problem.token_ids, np.asarray(response, dtype=np.int32)])
+        for problem, response in zip(problems, responses, strict=True)
     ]
     batch = pack(sequences, [len(problem.token_ids) for problem in problems], backend.device)
     scores = backend.score(batch, 1.0)
     backend.backward(-scores.logprobs.sum() / batch.mask.sum(), last=True)
     backend.step(lr)
+
+
+def _response(problem: Prompt) -> str:
+    """A whole right response: with its working, if the task has any."""
+    return str(problem.columns.get(WORKED, problem.answer))
 
 
 def _measure(backend: Backend, examinee: Any, problems: list[Prompt], tokenizer: Any, *, seed: int) -> float:
@@ -131,7 +138,7 @@ def _measure(backend: Backend, examinee: Any, problems: list[Prompt], tokenizer:
     width = max(len(problem.token_ids) for problem in problems)
     pad = tokenizer.pad_token_id
     token_ids = torch.tensor([[pad] * (width - len(problem.token_ids)) + problem.token_ids.tolist() for problem in problems])
-    longest = max(len(str(problem.answer)) for problem in problems) + 2
+    longest = max(len(_response(problem)) for problem in problems) + 2
     sampled = examinee.generate(
         token_ids, attention_mask=(token_ids != pad).long(), do_sample=True, max_new_tokens=longest, pad_token_id=pad, top_k=0
     )

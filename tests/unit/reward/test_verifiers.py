@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from actors.errors import ConfigError
+from actors.prompts import digits
 from actors.reward.verifiers import known, verify
 from actors.types import Answer, Outcome, Verdict
 
@@ -130,6 +131,29 @@ def test_exact_means_the_whole_response(task: str) -> None:
     assert verify(task, "384", "0384").outcome is WRONG
     assert verify(task, "0384 1", "0384").outcome is WRONG
     assert verify(task, "b", ["a", "b"]).outcome is RIGHT
+
+
+@pytest.mark.parametrize(
+    ("response", "outcome"),
+    [
+        ("3410;4003;0032#0300", RIGHT),
+        ("what I like#0300\n", RIGHT),
+        ("3410;4003;0032#0301", WRONG),
+        ("3410;4003;0032#0300;", WRONG),
+        ("3410;4003;0032;0300", UNPARSEABLE),
+        ("#0300#0301", WRONG),
+        ("#0301#0300", RIGHT),
+        ("0300#", WRONG),
+        ("", UNPARSEABLE),
+    ],
+)
+def test_of_a_response_with_working_only_what_follows_the_last_mark_counts(response: str, outcome: Outcome) -> None:
+    assert verify("digits/repeated_sum", response, "0300").outcome is outcome
+
+
+def test_the_response_that_is_taught_is_right() -> None:
+    problem = digits.problem("repeated_sum", 8, seed=0, number=0)
+    assert verify(problem.task, problem.columns[digits.WORKED], problem.answer).outcome is RIGHT
 
 
 @pytest.mark.parametrize(
