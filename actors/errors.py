@@ -11,6 +11,7 @@
     ├── QueueLost                   the replay queue's process died, and its successor lacks what the driver holds
     ├── StaleAttempt                a claim from a learner group that has been replaced
     ├── LostGroup                   an object of the replay queue is gone
+    ├── LearnerError                the learner group failed more often than it may be restarted
     ├── CheckpointError             checkpoints cannot be written, or none can be read
     ├── TrainingDiverged            too many updates in a row were not finite
     ├── NothingToLearn              too many groups in a row told no response from another
@@ -88,6 +89,10 @@ class StaleAttempt(GmpoError):
 
 class LostGroup(GmpoError):
     """A group's object cannot be fetched any more; its prompt is issued again."""
+
+
+class LearnerError(GmpoError):
+    """The learner group failed, and was not to be restarted once more."""
 
 
 class CheckpointError(GmpoError):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 
+from actors.errors import StaleAttempt
+
 if TYPE_CHECKING:
     from actors.learner.loop import LoopSpec
 
@@ -44,8 +46,10 @@ class OneRun:
 
 
 class Board:
-    """An actor on which the driver writes the present run, and from which the group learns of it. After a restart the group finds
-    the present run there, and takes it up again."""
+    """An actor on which the driver writes the present run, and from which the group learns of it.
+
+    After a restart the group finds the present run there and takes it up again, unless it had left it.
+    """
 
     def __init__(self) -> None:
         self._number = self._left = 0
@@ -76,12 +80,13 @@ class Board:
         async with self._changed:
             self._left = max(self._left, left)
             self._changed.notify_all()
-            await self._changed.wait_for(lambda: self._finished or self._number > left)
-            return self._number if self._number > left else None
+            await self._changed.wait_for(lambda: self._finished or self._number > self._left)
+            return self._number if self._number > self._left else None
 
     async def spec(self, number: int) -> LoopSpec:
-        """See Agenda."""
-        assert self._spec is not None and number == self._number
+        """See Agenda. StaleAttempt for a run that is over."""
+        if self._spec is None or number != self._number:
+            raise StaleAttempt(f"run {number} is over")
         return self._spec
 
 

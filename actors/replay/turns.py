@@ -44,6 +44,8 @@ class Turns:
         if self.engines.epoch == self._news.broken:
             return False  # until there are others, or the same are to be sent all of it again
         if step > self._spec.steps:
+            if not self.engines.epoch:
+                return False  # a driver that came for the last version's evaluation: engines must have it first
             self._record("stopping", reason="all steps done")
             return True
         if step in self._steps:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -73,7 +74,7 @@ def _copy(version: Path, draft: Path, manifest: Manifest) -> None:
 
 
 def _tell(chosen: Chosen, manifest: Manifest, draft: Path, repo_id: str | None) -> None:
-    """Figures and texts, the latter after a look for secrets."""
+    """Figures and texts, the latter after a look for secrets in them and in what they are written from."""
     run, recipe = read_run(chosen.run_dir), chosen.recipe
     origin = origin_of(manifest)
     story = Story(
@@ -87,8 +88,8 @@ def _tell(chosen: Chosen, manifest: Manifest, draft: Path, repo_id: str | None) 
         best_by=chosen.best_by,
         repo_id=repo_id,
     )
-    settings = yaml.safe_dump(shareable(recipe), sort_keys=False, allow_unicode=True)
-    texts = {CARD: write_card(story), RECIPE: settings, ORIGIN: origin.to_json()}
-    refuse_secrets(texts)
+    card, settings = write_card(story), shareable(recipe)
+    refuse_secrets({CARD: [card, story.prompt], RECIPE: settings, ORIGIN: asdict(origin)})
+    texts = {CARD: card, RECIPE: yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), ORIGIN: origin.to_json()}
     for name, text in texts.items():
         (draft / name).write_text(text, encoding="utf-8")

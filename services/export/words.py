@@ -55,7 +55,7 @@ def needed(recipe: Recipe) -> str:
 
 def repeatable(recipe: Recipe) -> str:
     """Whether the same recipe comes to the same weights."""
-    if recipe.replay.max_staleness > 0:
+    if not recipe.replay.by_turns:
         return "Training was asynchronous, so the same recipe comes to other weights each time."
     if recipe.generation.engines > 1:
         return "Which engine takes which prompt is not fixed, so the same recipe comes to other weights each time."

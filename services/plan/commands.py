@@ -64,8 +64,7 @@ def _recipe(model: str, overrides: list[str]) -> tuple[Recipe, str]:
         return load_recipe(PAPER, [f"policy.path={json.dumps(model)}", *overrides]), str(path)
     if found := shapes.published(model):
         return load_recipe(PAPER, [f"policy.path={found[0]}", *overrides]), found[0]
-    names = ", ".join(shapes.PUBLISHED)
-    raise ModelError(f"{model}: neither a recipe nor a model's directory, and not one of the models whose sizes are known: {names}")
+    raise ModelError(f"{model}: neither a recipe nor a model's directory, and not one of the models whose sizes are known: {_known()}")
 
 
 def _shape(recipe: Recipe) -> tuple[Shape, str | None]:
@@ -78,8 +77,12 @@ def _shape(recipe: Recipe) -> tuple[Shape, str | None]:
     if found := shapes.published(policy.path):
         name, shape = found
         return shape, None if name == policy.path else f"policy.path: {policy.path} is no directory here; sizes are those of {name}"
-    names = ", ".join(shapes.PUBLISHED)
-    raise ModelError(f"policy.path: {policy.path} is no directory here; add policy.path=DIRECTORY, or the model it is like, one of {names}")
+    wanted = "add policy.path=DIRECTORY, or the model it is like, one of"
+    raise ModelError(f"policy.path: {policy.path} is no directory here; {wanted} {_known()}")
+
+
+def _known() -> str:
+    return f"{', '.join(shapes.PUBLISHED)}; {shapes.NO_EXPERTS}"
 
 
 def _check(recipe: Recipe, shape: Shape, machine: Machine) -> None:

@@ -144,18 +144,25 @@ def _beside_the_paper(layout: Layout, paper: Colocated) -> Iterator[str]:
     )
     yield f"  in turns {gpus} GPUs generate and {gpus} learn, here {engines.all_gpus:g} and {learner.all_gpus:g} always"
     yield f"  room for whole responses at once: {paper.responses * gpus:,}, here {here:,}"
-    turns = f"{_seconds(paper.generation_s)} + {_seconds(paper.learning_s)} = {_seconds(paper.step_s)} s"
-    together = f"{_seconds(pace.generation)} s generating, {_seconds(pace.learning)} s learning, {_seconds(pace.reference)} s scoring"
-    yield f"  a step, roughly: {turns}, here the longest of {together}, at the same time"
-    yield "  what disjoint pools cost: memory of a pool is of no use to another, and the slowest pool sets the pace"
+    theirs = f"{_seconds(paper.generation_s)} + {_seconds(paper.learning_s)} = {_seconds(paper.step_s)} s"
+    work = f"generating {_seconds(pace.generation)} s, scoring {_seconds(pace.reference)} s, learning {_seconds(pace.learning)} s"
     stale = layout.recipe.replay.max_staleness
     if not layout.recipe.replay.by_turns:
+        yield f"  a step, roughly: {theirs}, here {_seconds(pace.slowest)} s, the longest of {work}, all at the same time"
+        yield "  what disjoint pools cost: memory of a pool is of no use to another, and the slowest pool sets the pace"
         yield (
             f"  what asynchrony (max_staleness={stale}) gives back: no engine waits for the longest response of a step, none sleeps or "
             f"wakes; the price is responses up to {stale} version{'s' if stale > 1 else ''} old"
         )
     else:
-        yield "  the pools take turns: the times above add up, and nothing is given back"
+        sampling = max(pace.generation, pace.reference)  # groups are scored as they come
+        ours = f"{_seconds(sampling)} + {_seconds(pace.learning)} = {_seconds(sampling + pace.learning)} s"
+        yield f"  a step, roughly: {theirs}, here {ours}: {work}, which waits for the others"
+        yield "  what disjoint pools cost: memory of a pool is of no use to another, and one stands still while another works"
+        yield (
+            f"  what asynchrony would give back (max_staleness of 1 or more, exact_staleness off): all at the same time, "
+            f"{_seconds(pace.slowest)} s a step"
+        )
 
 
 def _verdict(answer: Answer) -> Iterator[str]:

@@ -90,13 +90,15 @@ class Shape:
 
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
 """Values of `model_type` for which the formulas here hold."""
+NO_EXPERTS = "mixtures of experts are not planned"
+"""Said wherever a model is unknown."""
 
 
 def from_config(config: Mapping[str, Any], source: str) -> Shape:
     """The shape that a config.json describes; ModelError, naming `source`, where it is of no family known here or lacks a size."""
     family = config.get("model_type")
     if family not in FAMILIES:
-        raise ModelError(f"{source}: model_type {family!r}; sizes are known of {', '.join(FAMILIES)}")
+        raise ModelError(f"{source}: model_type {family!r}; sizes are known of {', '.join(FAMILIES)}; {NO_EXPERTS}")
     bias = family in {"llama", "qwen3"} and bool(config.get("attention_bias"))
     try:
         return Shape(

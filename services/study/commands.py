@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from actors.errors import ConfigError
 from services.telemetry.console import screen
 
 
@@ -19,6 +20,10 @@ def study(
     from services.study.config import load_study
 
     loaded = [load_study(path) for path in studies]  # before the imports below, which take seconds
+    if len({one.name for one in loaded}) != len(loaded):
+        raise ConfigError("two studies have one name, and would share their runs")
+    if only_results and results is None:
+        raise ConfigError("--only-results: say by --results where to write them")
     out = screen()
 
     def tell(text: str) -> None:

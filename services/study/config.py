@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -30,6 +31,8 @@ from services.config import NOT_YAML, Recipe, load_recipe
 
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 """What may be part of a directory's name."""
+OURS = re.compile(r"run(\.(root|name|seed|storage))?\s*=")
+"""Settings that a study makes itself."""
 Levels = Annotated[dict[Word, tuple[str, ...]], Field(min_length=1)]
 
 
@@ -58,6 +61,12 @@ class StudyConfig(Section):
             raise ValueError(f"baseline: {self.baseline!r} is no level of {first} ({', '.join(levels)})")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: one stands there twice")
+        cells = _cells(self)
+        if len({cell.name for cell in cells}) != len(cells):
+            raise ValueError("factors: two cells would have one name; levels are joined by '-'")
+        for setting in itertools.chain(self.settings, *(cell.overrides for cell in cells)):
+            if OURS.match(setting):
+                raise ValueError(f"settings: {setting}: a study gives its runs their places, names and seeds")
         return self
 
 
@@ -109,7 +118,7 @@ class Study:
 
     @property
     def directory(self) -> Path:
-        """Holds the run directories and `outcomes.jsonl`. A study's own run root stands in its settings, else it is as for any run."""
+        """Holds the run directories and `outcomes.jsonl`."""
         return Path(os.environ.get("GMPO_RUN_ROOT", "runs")) / self.name
 
     def run_name(self, cell: Cell, seed: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from actors.errors import GmpoError
+from actors.errors import LearnerError
 from actors.learner.agenda import Board, ManyRuns
 from actors.learner.loop import LoopSpec
 from services import cluster
@@ -28,6 +28,7 @@ class Crew:
     def __init__(self, job: Job) -> None:
         recipe, gpu = job.recipe, cluster.has_gpu(job.recipe.cluster)
         self._made_of = _made_of(recipe)
+        self.begun = 0  # runs so far
         self.pools = Pools(recipe, job.model, gpu=gpu, tasks=tasks_of(job.stream))
         self._board: Any = ray.remote(Board).options(num_cpus=0, max_concurrency=1_000).remote()
         storage = str(job.run.path.parent)
@@ -39,6 +40,7 @@ class Crew:
 
     def begin(self, spec: LoopSpec) -> asyncio.Task[None]:
         """See `drive`."""
+        self.begun += 1
         return asyncio.create_task(self._work(spec))
 
     async def _work(self, spec: LoopSpec) -> None:
@@ -48,7 +50,7 @@ class Crew:
         if not leaving.done():
             leaving.cancel()
             self._group.result()
-            raise GmpoError("the learner group has left a study that is not over")
+            raise LearnerError("the learner group has left a study that is not over")
 
     async def close(self) -> None:
         """End every actor."""

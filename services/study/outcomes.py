@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from services.telemetry.atomic import write_atomically
+from actors.errors import ConfigError
+from services.training.rundir import locked
 
 OUTCOMES = "outcomes.jsonl"
 
@@ -23,15 +24,25 @@ class Outcome:
 
 
 class Outcomes:
-    """A study's `outcomes.jsonl`: a line for every run that came to an end of its own."""
+    """A study's `outcomes.jsonl`: a line for every run that came to an end of its own. Only one driver at a time has it open."""
 
     def __init__(self, directory: Path) -> None:
+        """ConfigError while another driver works on the study."""
         directory.mkdir(parents=True, exist_ok=True)
-        self._file = directory / OUTCOMES
-        lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True) if self._file.exists() else []
+        self._file = (directory / OUTCOMES).open("a+", encoding="utf-8")
+        if not locked(self._file):
+            self._file.close()
+            raise ConfigError(f"{directory} is in use by another driver")
+        self._file.seek(0)
+        lines = self._file.readlines()
         if lines and not lines[-1].endswith("\n"):  # cut while it was written: that run is looked at again
-            write_atomically(self._file, "".join(lines := lines[:-1]))
+            lines.pop()
+            self._file.truncate(len("".join(lines).encode()))
         self._ended = {row["run"]: Outcome(**row) for row in map(json.loads, lines)}
+
+    def close(self) -> None:
+        """Let another driver in."""
+        self._file.close()
 
     def __contains__(self, run: str) -> bool:
         return run in self._ended
@@ -39,5 +50,5 @@ class Outcomes:
     def add(self, outcome: Outcome) -> None:
         """A run has ended."""
         self._ended[outcome.run] = outcome
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: getattr(outcome, name) for name in Outcome.__slots__}) + "\n")
+        self._file.write(json.dumps({name: getattr(outcome, name) for name in Outcome.__slots__}) + "\n")
+        self._file.flush()

@@ -12,21 +12,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from actors.errors import NothingToLearn, TrainingDiverged
+from actors.errors import ConfigError, LearnerError, NothingToLearn, TrainingDiverged
 from actors.modeling.loading import load_tokenizer
-from actors.prompts.stream import open_stream
+from actors.prompts.stream import PromptStream, open_stream
 from services import cluster
 from services.config import Recipe
 from services.study.config import Study
 from services.study.crew import Crew
 from services.study.outcomes import Outcome, Outcomes
-from services.telemetry.console import open_console, screen
+from services.telemetry.console import Console, open_console, screen
 from services.telemetry.figures import clock
-from services.training.checks import check, check_learnable, check_tasks
-from services.training.drive import Job, StopSigns, drive, opened
+from services.training.checks import check, check_device, check_learnable, check_tasks
+from services.training.drive import StopSigns, drive, opened
 from services.training.rundir import RunDirectory
 from services.training.train import connected, is_done, model_directory
 
@@ -38,22 +38,29 @@ def conduct(study: Study, tell: Tell) -> bool:
 
     Raises UsageError before anything starts, and whatever a run ends with other than collapse; the same command goes on then.
     """
-    outcomes = Outcomes(study.directory)
-    left = [recipe for recipe in _recipes(study) if recipe.run.name not in outcomes]
-    return not left or _conduct(left, outcomes, total=len(study.seeds) * len(study.cells), tell=tell)
+    recipes = _recipes(study)
+    for recipe in recipes:
+        RunDirectory(recipe).check()  # those that have ended too: a study's runs are of one and the same recipe
+    with contextlib.closing(Outcomes(study.directory)) as outcomes:
+        left = [recipe for recipe in recipes if recipe.run.name not in outcomes]
+        tell(f"{study.title}: {len(recipes)} runs in {study.directory}, {len(recipes) - len(left)} of them have ended")
+        return not left or _conduct(left, outcomes, total=len(recipes), tell=tell)
 
 
-def _recipes(study: Study) -> Iterator[Recipe]:
-    """All runs, seed by seed: a study that is cut has its cells under the same seeds."""
-    for seed in study.seeds:
-        for cell in study.cells:
-            yield study.recipe(cell, seed)
+def _recipes(study: Study) -> list[Recipe]:
+    """Of all runs, seed by seed: a study that is cut has its cells under the same seeds. ConfigError where they are of several clusters."""
+    recipes = [study.recipe(cell, seed) for seed in study.seeds for cell in study.cells]
+    if any(recipe.cluster != recipes[0].cluster for recipe in recipes):
+        raise ConfigError(f"{study.path}: cluster: all runs of a study are of one cluster")
+    return recipes
 
 
 def _conduct(recipes: Sequence[Recipe], outcomes: Outcomes, *, total: int, tell: Tell) -> bool:
     for recipe in recipes:
         check(recipe)
     with connected(recipes[0]):
+        for recipe in recipes:
+            check_device(recipe, gpu=cluster.has_gpu(recipe.cluster))
         return asyncio.run(_Campaign(recipes, outcomes, total, tell).run())
 
 
@@ -65,7 +72,7 @@ class _Campaign:
         self._crew: Crew | None = None
 
     async def run(self) -> bool:
-        """Whether all runs have ended; False if the study was asked to stop."""
+        """Whether all runs have ended, and nobody asked to stop."""
         signs, seconds = StopSigns(), list[float]()
         try:
             for number, recipe in enumerate(self._recipes):
@@ -79,42 +86,55 @@ class _Campaign:
                 pace = f"{self._total - left} of {self._total}, about {clock(left * sum(seconds) / len(seconds))} left"
                 why = f" ({outcome.why})" if outcome.why else ""
                 self._tell(f"{outcome.run}: {outcome.outcome}{why} in {seconds[-1]:.0f} s; {pace}")
-            return True
+            return not signs.seen
         finally:
             await self._dismiss()
 
     async def _one(self, recipe: Recipe, signs: StopSigns) -> Outcome | None:
         """One run to its end; None if it was asked to stop before."""
         run, began = RunDirectory(recipe), time.monotonic()
-        run.check()
-        if is_done(recipe, run):
-            return Outcome(recipe.run.name, "done", "", 0.0)
-        try:
-            with contextlib.closing(run), self._opened(recipe, run) as job:
-                done = await self._driven(job, signs)
-        except (TrainingDiverged, NothingToLearn) as error:
-            await self._dismiss()
-            return Outcome(recipe.run.name, _collapse(error), str(error), time.monotonic() - began)
-        return Outcome(recipe.run.name, "done", "", time.monotonic() - began) if done else None
+        while True:
+            if is_done(recipe, run):
+                return Outcome(recipe.run.name, "done", "", time.monotonic() - began)
+            try:
+                with contextlib.closing(run):
+                    if not await self._driven(recipe, run, signs):
+                        return None
+            except LearnerError as error:
+                if self._crew is None or self._crew.begun <= 1:  # it had all its restarts for this run
+                    raise
+                self._tell(f"{recipe.run.name}: {error}; it goes on with a new group")
+                await self._dismiss()
+            except (TrainingDiverged, NothingToLearn) as error:
+                await self._dismiss()
+                return Outcome(recipe.run.name, _collapse(error), str(error), time.monotonic() - began)
 
-    @contextlib.contextmanager
-    def _opened(self, recipe: Recipe, run: RunDirectory) -> Iterator[Job]:
+    async def _driven(self, recipe: Recipe, run: RunDirectory, signs: StopSigns) -> bool:
+        """Drive a run until it is done; False if it was asked to stop."""
+        model, stream = await asyncio.to_thread(self._prepared, recipe, run)  # which may teach or fetch for minutes
+        if signs.seen:
+            return False
+        with self._console(recipe) as console, opened(recipe, run, stream, model, console) as job:
+            if self._crew is None or not self._crew.fits(recipe):
+                await self._dismiss()
+                self._tell(f"{recipe.run.name}: engines, verifiers and learner group start")
+                await cluster.require(recipe, gpu=cluster.has_gpu(recipe.cluster), tell=self._tell)
+                self._crew = Crew(job)
+            return await drive(job, self._crew.pools, self._crew.begin, signs)
+
+    def _prepared(self, recipe: Recipe, run: RunDirectory) -> tuple[str, PromptStream]:
+        model = model_directory(recipe, run, self._tell)
+        stream = open_stream(recipe.prompts, load_tokenizer(model), seed=recipe.run.seed)
+        check_tasks(recipe, stream)
+        check_learnable(recipe, model)
+        return model, stream
+
+    @staticmethod
+    def _console(recipe: Recipe) -> Console:
+        """Steps are shown on a terminal only: a study has thousands."""
         mode = recipe.telemetry.console
         mode = "off" if mode == "auto" and not screen().file.isatty() else mode
-        with open_console(mode, run_name=recipe.run.name, steps=recipe.run.steps) as console:
-            model = model_directory(recipe, run, self._tell)
-            stream = open_stream(recipe.prompts, load_tokenizer(model), seed=recipe.run.seed)
-            check_tasks(recipe, stream)
-            check_learnable(recipe, model)
-            with opened(recipe, run, stream, model, console) as job:
-                yield job
-
-    async def _driven(self, job: Job, signs: StopSigns) -> bool:
-        if self._crew is None or not self._crew.fits(job.recipe):
-            await self._dismiss()
-            await cluster.require(job.recipe, gpu=cluster.has_gpu(job.recipe.cluster), tell=self._tell)
-            self._crew = Crew(job)
-        return await drive(job, self._crew.pools, self._crew.begin, signs)
+        return open_console(mode, run_name=recipe.run.name, steps=recipe.run.steps)
 
     async def _dismiss(self) -> None:
         crew, self._crew = self._crew, None

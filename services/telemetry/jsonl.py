@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from services.telemetry.atomic import write_atomically
 
@@ -44,3 +45,9 @@ def cut_history(path: Path, step: int) -> None:
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     if kept != lines:
         write_atomically(path, "".join(kept))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of lines, without a last one that a crash left torn; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

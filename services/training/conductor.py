@@ -21,7 +21,7 @@ from typing import Any
 
 import ray
 
-from actors.errors import GmpoError, NothingToLearn, PoisonedPrompt, QueueClosed
+from actors.errors import NothingToLearn, PoisonedPrompt, QueueClosed
 from actors.prompts.stream import PromptStream
 from actors.reference.scorer import Scored
 from actors.replay.freeze import FrozenStep
@@ -34,12 +34,14 @@ from services.telemetry.sinks import Sinks
 from services.training.admission import Admission
 from services.training.engines import Engines
 from services.training.evaluation import Evaluation, evaluate
+from services.training.failures import cause
 from services.training.gathering import Gathering
 from services.training.keeper import Keeper
 from services.training.pool import Member
 from services.training.pools import Pools
 from services.training.rundir import RunDirectory
 from services.training.stages import Call, Stages, generation
+from services.training.untold import untold_steps
 
 WATCH_S = 1.0
 FULL = 0.8
@@ -104,8 +106,7 @@ class Conductor:
                 await self._engines.begin()
                 self._console.event("policy published to the engines")
                 self._sinks.observe({"step/began": time.time()})
-                if self._step == 0 and self._held_out:
-                    await self._evaluate()
+                await self._catch_up()
                 self._tasks.create_task(self._feed())
                 self._tasks.create_task(self._watch())
                 await self._follow()
@@ -114,11 +115,18 @@ class Conductor:
         except* _Finished:
             pass
         except* Exception as failures:
-            raise (self._failure or _cause(failures)) from None  # once there is nothing to learn, all else fails too
+            raise (self._failure or cause(failures)) from None  # once there is nothing to learn, all else fails too
         finally:
             self._engines.leave()
         if self._failure:
             raise self._failure
+
+    async def _catch_up(self) -> None:
+        """Evaluate the present version if that is due and not done, and tell of steps that an earlier driver was cut before telling."""
+        due = self._held_out and self._evaluation_due() and self._step not in self._run.evaluated
+        found = (await self._evaluate()).metrics() if due else {}
+        for step, metrics in untold_steps(self._run, self._step):
+            self._sinks.log(step, metrics | (found if step == self._step else {}))
 
     # --- prompts on their way -------------------------------------------------------------------------------------------------
 
@@ -317,7 +325,7 @@ class Conductor:
 
     def _evaluation_due(self) -> bool:
         every = self._recipe.evaluation.every
-        return self._step == self._recipe.run.steps or bool(every and self._step % every == 0)
+        return self._step in (0, self._recipe.run.steps) or bool(every and self._step % every == 0)
 
     async def _evaluate(self) -> Evaluation:
         self._sinks.observe({"eval/running": 1.0})
@@ -343,21 +351,6 @@ async def _dropped(travels: Sequence[asyncio.Task[bool]]) -> int:
     """How many of these prompts left the run, once all have come to the end of their way."""
     kept = await asyncio.gather(*travels, return_exceptions=True)
     return sum(one is False or isinstance(one, asyncio.CancelledError) for one in kept)
-
-
-def _cause(failures: ExceptionGroup[Exception]) -> Exception:
-    """What went wrong first, in an actor without Ray's stack in its text; that the queue is closed only where nothing else is said."""
-    errors = [error.cause if isinstance(error, ray.exceptions.RayTaskError) else error for error in _leaves(failures)]
-    named = [error for error in errors if isinstance(error, GmpoError)]
-    return next((error for error in (*named, *errors) if not isinstance(error, QueueClosed)), errors[0])
-
-
-def _leaves(error: Exception) -> Iterator[Exception]:
-    if isinstance(error, ExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _with(group: Any, method: Callable[[Any], Any]) -> Call:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
-from actors.errors import GmpoError
+from actors.errors import LearnerError
 from actors.learner.agenda import Agenda
 from actors.learner.loop import LoopSpec, learn
 from services.config import Recipe
@@ -89,4 +89,4 @@ def _fit(recipe: Recipe, agenda: Agenda, storage: str, gpu: bool) -> None:
     try:
         trainer.fit()
     except (TrainingFailedError, RayActorError) as error:
-        raise GmpoError(f"the learner group failed: {error}") from error
+        raise LearnerError(f"the learner group failed: {error}") from error

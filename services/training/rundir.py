@@ -34,6 +34,7 @@ from actors.weights.shelf import Shelf
 from services.config import Recipe, differing_keys, dump, resolved
 from services.policy import orders
 from services.telemetry.atomic import write_atomically
+from services.telemetry.jsonl import cut_history, read_rows
 
 MAY_DIFFER = re.compile(r"run\.root$|learner\.ranks$|serve\.|cluster\.|[a-z]+\.(cpus|gpus|actors|max_actors|resources)(\.|$)")
 """Settings with which a run may go on though they have changed: where it lies, how many ranks share the work, how it is served, and on
@@ -76,6 +77,7 @@ class RunDirectory:
         if not resuming:
             for place in (self.rollouts, self.policies, self.path / EVALUATED):
                 shutil.rmtree(place, ignore_errors=True)
+            (self.path / EVALUATIONS).unlink(missing_ok=True)
             if self.mirror is not None:
                 _clear(self.mirror)
             write_atomically(self.path / CONFIG, dump(self._recipe))
@@ -85,7 +87,7 @@ class RunDirectory:
     @property
     def begun(self) -> bool:
         """Whether a step was ever done here; until then another recipe may have the directory."""
-        log = self.path / METRICS
+        log = self.metrics
         trained = (log.exists() and log.stat().st_size > 0) or bool(stored(self.checkpoints))
         return (self.path / CONFIG).exists() and trained
 
@@ -139,11 +141,25 @@ class RunDirectory:
         return self.stop_requested() and (self.path / STOP).read_text(encoding="utf-8") == RESUBMIT
 
     def rewind(self, step: int) -> None:
-        """Forget evaluations of steps that will be done again."""
-        file = self.path / EVALUATIONS
-        if file.exists():
-            rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_atomically(file, "".join(row for row in rows if step and json.loads(row)["step"] <= step))
+        """Forget evaluations of steps that will be done again; also that of the start, if all will be."""
+        cut_history(self.path / EVALUATIONS, step or -1)
+
+    @property
+    def metrics(self) -> Path:
+        """A line a step."""
+        return self.path / METRICS
+
+    @property
+    def evaluated(self) -> set[int]:
+        """Steps whose version was put to the held-out questions."""
+        return {row["step"] for row in read_rows(self.path / EVALUATIONS)}
+
+    @property
+    def told_the_end(self) -> bool:
+        """Whether the last step's metrics are written, and its evaluation if there is to be one."""
+        last = self._recipe.run.steps
+        asked = not self._recipe.prompts.held_out or last in self.evaluated
+        return asked and any(row["step"] == last for row in read_rows(self.metrics))
 
     def append_evaluation(self, row: dict[str, Any]) -> None:
         """Add one evaluation to evaluation.jsonl."""
@@ -154,7 +170,7 @@ class RunDirectory:
         """Lock the directory. In a Ray job the one before may still write its last checkpoint, and is waited for; else ConfigError."""
         lock = (self.path / LOCK).open("a+", encoding="utf-8")
         deadline = time.monotonic() + (HANDOVER_S if IN_JOB in os.environ else 0)
-        while not _locked(lock):
+        while not locked(lock):
             if time.monotonic() >= deadline:
                 lock.seek(0)
                 holder = lock.read().strip() or "another process"
@@ -175,7 +191,7 @@ def request_stop(run_dir: Path, *, here: bool = False, resubmit: bool = False) -
     """
     recipe_of(run_dir)
     with (run_dir / LOCK).open("a+", encoding="utf-8") as lock:
-        if _locked(lock):
+        if locked(lock):
             raise ConfigError(f"nobody drives {run_dir}")
         lock.seek(0)
         holder = lock.read().strip()
@@ -185,7 +201,7 @@ def request_stop(run_dir: Path, *, here: bool = False, resubmit: bool = False) -
     return holder
 
 
-def _locked(file: IO[str]) -> bool:
+def locked(file: IO[str]) -> bool:
     """Try to take a file's lock, which lasts until it is closed."""
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

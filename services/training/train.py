@@ -86,7 +86,9 @@ async def _alone(job: Job) -> bool:
 
 
 def is_done(recipe: Recipe, run: RunDirectory) -> bool:
-    """Whether the last step's version and a whole checkpoint of it are there, and the version wherever it must be."""
+    """Whether the last step's version and a whole checkpoint of it are there, the version wherever it must be, and all of it is told."""
+    if not run.told_the_end:
+        return False
     places = [str(run.policies), *([run.mirror] if run.mirror else [])]
     if not all(recipe.run.steps in Shelf(place).steps() for place in places):
         return False

@@ -116,7 +116,7 @@ def check_in_a_study(gmpo: Gmpo, alone: Path, metrics: Metrics) -> None:
     assert [place.name for place in (third / "policies").iterdir()] == ["step-0"]
     assert learned(metrics(second)) == learned(metrics(alone)) != learned(metrics(first))
     assert rollouts(second) == rollouts(alone)
-    assert trained(first) == trained(second) == list(range(STEPS * 4))
+    assert trained(first) == sorted(set(trained(second))) == list(range(STEPS * 4))  # of the second a step was trained again
 
 
 def test_two_engines_stay_equal_to_the_learner_while_it_runs_ahead(gmpo: Gmpo, warm_model: Path, metrics: Metrics) -> None:

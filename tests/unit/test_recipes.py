@@ -171,6 +171,23 @@ def test_other_layouts_that_heads_and_the_document_offer_fit_too() -> None:
             assert done.exit_code == 0, (offer, done.output)
 
 
+def test_the_times_of_a_step_in_the_document_are_the_plans() -> None:
+    def step(recipe: str, *overrides: str) -> re.Match[str]:
+        found = re.search(
+            r"a step, roughly: .*= (\d+) s, here (?:.*= )?(\d+) s[:,]", gmpo("plan", RECIPES / recipe, *overrides, "--gpus", "8").stdout
+        )
+        assert found is not None
+        return found
+
+    told = {setting: here for setting, _, here in table("The paper's settings and ours")}
+    turns, together = step(PAPER.name), step("qwen2.5-math-7b-async.yaml")
+    assert f"{turns[2]} s a step where theirs takes {turns[1]}" in told["layout"]
+    assert f"{together[2]} s in `qwen2.5-math-7b-async.yaml`" in told["layout"]
+    without = re.search(r"`(reference\..*?)`", told["reference"])
+    assert without is not None
+    assert f"a step takes {step(PAPER.name, *without[1].split())[2]} s" in told["reference"]
+
+
 def test_the_mixture_of_experts_fits_by_the_plans_formulas_and_says_that_it_is_untested() -> None:
     """All experts' weights as one wide feed-forward layer, and the activations of the eight that work."""
     head, recipe = MOE.read_text(), load_recipe(MOE)
@@ -201,11 +218,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "GMPO, e^-0.8 to e^0.8": {"clip_low": 0.8, "clip_high": 0.8, "clip": "token"},
     "GRPO, e^-0.4 to e^0.4": {"type": "grpo", "clip_low": 0.4, "clip_high": 0.4, "bounds": "log"},
     "HMPO": {"type": "pmpo", "power": -1.0, "clip_low": 0.4, "clip_high": 0.4},
-    "Dr. GRPO": {"type": "dr_grpo", "max_length": 3000, "clip_low": 0.2, "clip_high": 0.2},
+    "Dr. GRPO (3000: the recipe's `generation.max_tokens`)": {"type": "dr_grpo", "max_length": 3000, "clip_low": 0.2, "clip_high": 0.2},
     "DAPO, the loss alone": {"type": "dapo", "clip_low": 0.2, "clip_high": 0.28},
-    "DAPO": {"type": "dapo", "clip_low": 0.2, "clip_high": 0.28},
+    "DAPO (3000 likewise; 600: a fifth of it, as in its paper)": {"type": "dapo", "clip_low": 0.2, "clip_high": 0.28},
     "GSPO": {"type": "gspo", "clip_low": 3e-4, "clip_high": 4e-4},
     "CISPO": {"type": "cispo", "clip_low": 1.0, "clip_high": 4.0},
+    "GMPO, ratio to the engine's log-probs": {},
 }
 """Row of the document -> the objective it must give; what is not named is GMPO's own."""
 
@@ -224,7 +242,17 @@ def test_an_ablation_as_printed_gives_its_objective(row: str, overrides: str) ->
     assert beside == {
         "Dr. GRPO": {"learner.advantage.type", "learner.advantage.ddof", "learner.advantage.epsilon"},
         "DAPO": {"replay.dynamic_sampling", "reward.overlong"},
-    }.get(row, set())
+        "GMPO, ratio to the engine's log-probs": {"learner.denominator"},
+    }.get(row.partition(" (")[0], set())
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_ablation_goes_with_every_recipe_once_its_lengths_are_the_recipes(path: Path) -> None:
+    longest = load_recipe(path).generation.max_tokens
+    for row, line, _ in table("Ablations"):
+        overrides = shlex.split(line.strip("`").replace("3000", str(longest)).replace("600", str(longest // 5)))
+        made = value(load_recipe(path, overrides), "learner.objective")
+        assert made["type"] == ABLATIONS[row].get("type", "gmpo")
 
 
 def test_keys_that_the_document_sets_beside_other_projects_exist() -> None:

@@ -103,10 +103,11 @@ def test_all_parts_of_the_reward_are_told() -> None:
     assert words.reward(recipe) == told
 
 
-def test_only_a_synchronous_run_is_said_to_be_repeatable() -> None:
-    assert "bit for bit" in words.repeatable(tiny_recipe("replay.max_staleness=0"))
-    for other in ("replay.max_staleness=1", "generation.engines=2"):
-        assert "other weights each time" in words.repeatable(tiny_recipe(other))
+@pytest.mark.parametrize("turns", [("replay.max_staleness=0",), ("replay.max_staleness=4", "replay.exact_staleness=true")])
+def test_only_a_run_by_turns_on_one_engine_is_said_to_be_repeatable(turns: tuple[str, ...]) -> None:
+    assert "bit for bit" in words.repeatable(tiny_recipe(*turns))
+    for others in (("replay.max_staleness=4",), (*turns, "generation.engines=2")):
+        assert "other weights each time" in words.repeatable(tiny_recipe(*others))
 
 
 def test_a_setting_cannot_break_the_table() -> None:

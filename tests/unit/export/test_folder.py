@@ -134,9 +134,10 @@ def test_an_empty_directory_takes_the_same_version_with_the_same_bytes(exported:
 
 
 def test_a_secret_in_the_recipe_ends_it_with_nothing_written(terse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_TOKEN", "correct-horse")
+    secret = "correct \"horse\"\\ 'battery'"  # which no file of the folder holds as it is
+    monkeypatch.setenv("SOME_TOKEN", secret)
     tree = yaml.safe_load((terse / "config.yaml").read_text())
-    tree["prompts"]["system"] = "The password is correct-horse."
+    tree["prompts"]["system"] = f"The password is {secret}.\n"
     (terse / "config.yaml").write_text(yaml.safe_dump(tree))
     with pytest.raises(ConfigError, match="would hold the value of the environment variable SOME_TOKEN"):
         write_folder(choose(str(terse)), tmp_path / "model")

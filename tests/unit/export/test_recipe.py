@@ -2,12 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import yaml
 
-from actors.errors import ConfigError
 from services.config import Recipe, differing_keys, load_recipe, resolved
-from services.export.leaks import refuse_secrets
 from services.export.recipe import shareable
 from tests.unit.export.conftest import RECIPE
 from tests.unit.recipes import tiny_recipe
@@ -48,13 +45,3 @@ def test_a_model_of_the_hub_keeps_its_name_and_revision(tmp_path: Path) -> None:
 def test_a_new_section_stays_out_of_it() -> None:
     sections = {"run", "policy", "prompts", "generation", "reward", "reference", "replay", "learner", "weights", "evaluation"}
     assert shareable(tiny_recipe()).keys() == sections
-
-
-def test_secrets_are_refused_by_file_and_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_API_KEY", "correct-horse")
-    monkeypatch.setenv("SHORT_KEY", "word")
-    refuse_secrets({"recipe.yaml": "a word, a path /x, http://host:80/path and someone@host"})
-    for text in ("system: correct-horse", "path: s3://id:correct@bucket", f"hf_{'a1' * 17}"):
-        with pytest.raises(ConfigError, match=r"^recipe\.yaml would hold") as refused:
-            refuse_secrets({"README.md": "nothing", "recipe.yaml": text})
-        assert "correct" not in str(refused.value) and "a1a1" not in str(refused.value)

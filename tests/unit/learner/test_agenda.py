@@ -6,6 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from actors.errors import StaleAttempt
 from actors.learner.agenda import Board, OneRun
 
 
@@ -25,8 +28,12 @@ async def test_the_group_waits_for_the_next_run_and_the_driver_for_the_group() -
     assert not left.done()
     waiting = asyncio.create_task(board.next(1))
     await left
-    assert not waiting.done()
-    assert await board.begin(run("second")) == 2 == await waiting
+    again = asyncio.create_task(board.next(0))  # a group that was restarted after it had left
+    await asyncio.sleep(0)
+    assert not waiting.done() and not again.done()
+    assert await board.begin(run("second")) == 2 == await waiting == await again
+    with pytest.raises(StaleAttempt):
+        await board.spec(1)
     assert (await board.spec(2)).run == "second"
     waiting = asyncio.create_task(board.next(2))
     await board.finish()

@@ -23,6 +23,20 @@ def test_the_papers_model_on_eight_gpus_is_laid_out_and_set_beside_the_papers_la
     assert {pool["name"]: pool["gpus"] for pool in plan["pools"] if pool["gpus"]} == {"engines": 3, "learner": 4, "reference": 1}
 
 
+@pytest.mark.parametrize(
+    ("replay", "adds_up"),
+    [("{max_staleness: 0}", True), ("{max_staleness: 2, exact_staleness: true}", True), ("{max_staleness: 2}", False)],
+)
+def test_a_step_takes_the_sum_where_pools_take_turns_and_the_longest_where_they_do_not(replay: str, adds_up: bool) -> None:
+    shown = gmpo("plan", "Qwen2.5-Math-7B", f"replay={replay}", "--gpus", "8").stdout
+    step = re.search(r"here (?:.*= )?(\d+) s[:,].*generating (\d+) s, scoring (\d+) s, learning (\d+) s", shown)
+    assert step is not None
+    total, generating, scoring, learning = map(int, step.groups())
+    sampling = max(generating, scoring)
+    assert total == pytest.approx(sampling + learning if adds_up else max(sampling, learning), abs=1), "each is rounded"
+    assert ("would give back" in shown) is adds_up
+
+
 def test_the_overrides_it_prints_make_the_plan_that_it_printed(tmp_path: Path) -> None:
     printed = gmpo("plan", "Qwen2.5-Math-7B", "--gpus", "8", "--json", tmp_path / "chosen.json").stdout
     chosen = json.loads((tmp_path / "chosen.json").read_text())
@@ -91,6 +105,8 @@ def test_a_model_directory_needs_no_weights(tmp_path: Path) -> None:
         ([str(TINY), "learner.ranks=0"], "learner.ranks: "),
         ([str(TINY), "policy={type: pretrained, path: acme/none}"], "policy.path: acme/none is no directory"),
         ([str(TINY), "policy={type: pretrained, path: acme/none}"], "add policy.path=DIRECTORY, or the model it is like, one of Qwen/"),
+        ([str(TINY.with_name("qwen3-30b-a3b.yaml"))], "mixtures of experts are not planned"),
+        (["Qwen3-30B-A3B"], "mixtures of experts are not planned"),
         (["Qwen2.5-Math-7B", "generation.max_tokens=9000"], "generation.max_tokens"),
         (["Qwen2.5-Math-7B", "--gpus", "8", "generation.tensor_parallel=3"], "generation.tensor_parallel: 3 GPUs cannot share"),
         (["Qwen2.5-Math-7B", "--gpus", "8", "generation.tensor_parallel=7"], "generation.tensor_parallel: 7 GPUs cannot share"),

@@ -98,6 +98,7 @@ def test_adapters_are_counted_as_peft_makes_them() -> None:
     ("config", "complaint"),
     [
         ({"model_type": "mamba"}, "model_type 'mamba'"),
+        ({"model_type": "qwen3_moe"}, "mixtures of experts are not planned"),
         ({"model_type": "qwen2", "hidden_size": 8}, "num_hidden_layers"),
         ({"model_type": "qwen2", "hidden_size": "wide"}, "hidden_size is 'wide'"),
         ([], "not an object"),

@@ -31,6 +31,7 @@ class Makeup:
     width: float = 2.0  # of the log-ratios, in nats
     entropy: float = 0.3
     kl: float = 0.2
+    last_kl: float | None = None  # of the last step; None: as in the others
     outcome: str = "done"
     made: int | None = None  # steps before it ended; None: all
 
@@ -59,15 +60,14 @@ def ended(makeup: Makeup, *, cell: Cell | None = None, seed: int = 0, steps: int
     return Ended(cell or Cell(("gmpo",), ()), seed, makeup.outcome, "", curves)
 
 
-def records_of(study: Study, made: Callable[[Cell, int], Makeup | None]) -> Records:
+def records_of(study: Study, made: Callable[[Cell, int], Makeup | None], *, steps: int = 20) -> Records:
     """The study's runs as they are read back, each as `made` says; None for one that has not ended."""
-    return Records(
-        study,
-        {
-            cell.levels: {seed: ended(makeup, cell=cell, seed=seed) for seed in study.seeds if (makeup := made(cell, seed)) is not None}
-            for cell in study.cells
-        },
-    )
+    runs: dict[tuple[str, ...], dict[int, Ended]] = {cell.levels: {} for cell in study.cells}
+    for cell in study.cells:
+        for seed in study.seeds:
+            if (makeup := made(cell, seed)) is not None:
+                runs[cell.levels][seed] = ended(makeup, cell=cell, seed=seed, steps=steps)
+    return Records(study, runs)
 
 
 def write_run(study: Study, cell: Cell, seed: int, makeup: Makeup) -> None:
@@ -89,6 +89,7 @@ def _rows(makeup: Makeup, seed: int, planned: int) -> tuple[list[dict[str, Any]]
     shares = [BEFORE + (makeup.accuracy + 0.01 * seed - BEFORE) * step / planned for step in range(made + 1)]
     noise = np.random.default_rng(seed).uniform(0.95, 1.05, made + 1).tolist()
     rows = [_step(step, shares[step], makeup.width * noise[step], makeup) for step in range(1, made + 1)]
+    rows[-1]["learner/kl_ref"] = makeup.kl if makeup.last_kl is None else makeup.last_kl
     asked = [{"step": step, "sampled": shares[step], "greedy": shares[step] + 0.02, "n": 256} for step in range(0, made + 1, 10)]
     return rows, asked
 

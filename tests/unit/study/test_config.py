@@ -60,6 +60,8 @@ def test_the_cells_are_all_combinations_and_their_runs_differ_in_nothing_else(tm
         ({"settings": ["run.stepz=7"]}, "in the cell gmpo-1e-3: run.stepz: no such field; did you mean run.steps?"),
         ({"name": "../elsewhere"}, "name"),
         ({"sedes": [1]}, "sedes"),
+        ({"settings": ["run.root=/tmp"]}, "run.root=/tmp: a study gives its runs their places, names and seeds"),
+        ({"baseline": "a", "factors": {"x": {"a": [], "a-b": []}, "y": {"b-c": [], "c": []}}}, "two cells would have one name"),
         ({"recipe": "missing.yaml"}, "missing.yaml"),
     ],
 )

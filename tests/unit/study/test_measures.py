@@ -6,13 +6,10 @@ import math
 
 import pytest
 
-from services.study.measures import MEASURES, collapsed, started
-from services.study.records import Ended
+from services.compare.measures import started
+from services.study.measures import collapsed
+from services.study.measures import figure as of
 from tests.unit.study.fabricate import Makeup, ended
-
-
-def of(key: str, run: Ended) -> float:
-    return MEASURES[key].of(run)
 
 
 def test_a_run_that_is_done_has_its_last_evaluation_and_its_mean_reward() -> None:
@@ -20,7 +17,7 @@ def test_a_run_that_is_done_has_its_last_evaluation_and_its_mean_reward() -> Non
     assert of("accuracy", run) == pytest.approx(0.9)
     assert of("greedy", run) == pytest.approx(0.92)
     assert of("reward", run) == pytest.approx(sum(0.3 + 0.03 * step for step in range(1, 21)) / 20)
-    assert started(run) == 0.3
+    assert started(run.curves) == 0.3
     assert not collapsed(run)
 
 
@@ -57,7 +54,14 @@ def test_at_the_end_means_the_last_tenth() -> None:
     run.curves.metrics["learner/kl_ref"][:] = [9.0] * 18 + [0.1, 0.5]
     assert of("entropy_end", run) == pytest.approx(0.3)
     assert of("entropy", run) == pytest.approx(18.6 / 20)
-    assert of("kl", run) == pytest.approx(0.3)
+    assert of("kl", run) == of("kl_mean", run) == pytest.approx(0.3)
+
+
+def test_one_great_kl_moves_the_mean_and_not_the_median() -> None:
+    run = ended(Makeup(), steps=30)
+    run.curves.metrics["learner/kl_ref"][-3:] = [0.1, 0.2, 9.0]
+    assert of("kl", run) == 0.2
+    assert of("kl_mean", run) == pytest.approx(3.1)
 
 
 def test_unsteadiness_is_the_spread_of_the_gradient_norm_by_its_mean() -> None:

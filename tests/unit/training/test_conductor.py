@@ -34,6 +34,7 @@ from services.telemetry.metrics import declared
 from services.training import conductor
 from services.training.conductor import Conductor
 from services.training.evaluation import Evaluation
+from services.training.failures import cause
 from services.training.keeper import Keeper
 from services.training.pool import Pool
 from tests.unit.recipes import tiny_recipe
@@ -216,7 +217,9 @@ async def drive(
         recorder=Handle(world),
         watch=lambda: asyncio.sleep(3600),
     )
-    run, stream = SimpleNamespace(append_evaluation=lambda row: None, rollouts=tmp_path), PromptStream(Order(), held_out=world.held_out)
+    told = {"metrics": tmp_path / "none", "history": tmp_path / "none", "evaluated": set(range(1, step + 1))}  # all up to the checkpoint
+    run = SimpleNamespace(append_evaluation=lambda row: None, rollouts=tmp_path, **told)
+    stream = PromptStream(Order(), held_out=world.held_out)
     driver = Conductor(recipe, stream, pools, Handle(queue), keeper, run, Console(), log, step=step)  # type: ignore[arg-type]
     await queue.begin_with(keeper.belongings())
     sides = [asyncio.ensure_future(side) for side in (driver.run(), learn(queue, world, trained))]
@@ -467,8 +470,8 @@ async def test_one_kept_group_starts_the_count_anew(tmp_path: Path) -> None:
 
 def test_what_is_raised_is_what_went_wrong_and_no_bundle_of_errors() -> None:
     inner = ExceptionGroup("of a pool", [EngineError("no engine can be built")])
-    assert str(conductor._cause(ExceptionGroup("", [QueueClosed("closed"), inner]))) == "no engine can be built"
-    assert isinstance(conductor._cause(ExceptionGroup("", [QueueClosed("closed")])), QueueClosed)
+    assert str(cause(ExceptionGroup("", [QueueClosed("closed"), inner]))) == "no engine can be built"
+    assert isinstance(cause(ExceptionGroup("", [QueueClosed("closed")])), QueueClosed)
 
 
 # --- what is seen between two steps ----------------------------------------------------------------------------------------------

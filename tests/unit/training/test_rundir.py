@@ -46,6 +46,38 @@ def test_a_new_run_keeps_its_resolved_recipe(opened: Open, root: Path) -> None:
     assert yaml.safe_load(recipe_of(run.path).read_text()) == resolved(tiny_recipe("run.steps=3"))
 
 
+def test_a_run_that_starts_over_has_no_evaluations_of_the_one_before(opened: Open) -> None:
+    run, _ = opened("run.steps=3")
+    run.append_evaluation({"step": 0, "sampled": 0.9})
+    run.close()  # killed before its first step
+    again, going_on = opened("run.steps=4")
+    assert not going_on and again.evaluated == set()
+
+
+def test_a_torn_evaluation_is_done_again(opened: Open) -> None:
+    run, _ = opened()
+    run.append_evaluation({"step": 0, "sampled": 0.3})
+    run.append_evaluation({"step": 1, "sampled": 0.4})
+    with (run.path / "evaluation.jsonl").open("a") as file:
+        file.write('{"step": 2, "samp')
+    assert run.evaluated == {0, 1}
+    run.rewind(2)
+    run.append_evaluation({"step": 2, "sampled": 0.5})
+    assert run.evaluated == {0, 1, 2}
+
+
+def test_the_end_is_told_once_metrics_and_evaluation_are_there(opened: Open) -> None:
+    run, _ = opened("run.steps=1")
+    assert not run.told_the_end
+    did_a_step(run)
+    assert not run.told_the_end
+    run.append_evaluation({"step": 1, "sampled": 0.4})
+    assert run.told_the_end
+    silent, _ = opened("run.steps=1", "run.name=silent", "prompts.held_out=0")
+    did_a_step(silent)
+    assert silent.told_the_end
+
+
 def test_a_second_driver_is_refused_by_name_until_the_first_has_gone(opened: Open) -> None:
     first, _ = opened()
     with pytest.raises(ConfigError, match=f"in use by .* pid {os.getpid()}"):
