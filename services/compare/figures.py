@@ -36,7 +36,7 @@ class Plot:
     needs: str = ""
     """Without which no run has the metric."""
     smooth: bool = True
-    """Runs over many steps are shown as running means."""
+    """Runs over many steps are shown as running medians."""
     from_zero: bool = False
     """The axis of values begins at 0, unless it is logarithmic."""
     needs_change: bool = False
@@ -142,7 +142,7 @@ class Missing:
 def draw(series: Sequence[Series], directory: Path, *, plots: Sequence[Plot] = PLOTS) -> tuple[list[Drawing], list[Missing]]:
     """Write each figure as `<directory>/<name>.png` and `.svg`; those without data are left out, and it is said why.
 
-    The order of `series` decides their colours. ConfigError where there are none, or more than can be told apart.
+    ConfigError where there are none, or more than can be told apart.
     """
     if not 0 < len(series) <= len(LOOKS):
         raise ConfigError(f"{len(series)} series: from 1 to {len(LOOKS)} can be told apart in one figure; compare other runs")
@@ -198,7 +198,7 @@ def _caption(labels: Sequence[str], curves: Sequence[Curves]) -> str:
     band = "the light bands are" if len(curves) > 1 else "the band is"
     told.append("Each line is one run." if counts == [1] else f"Median of {seeds}; {band} from the least to the greatest of them.")
     if any(curve.smoothed for curve in there):
-        told.append("Each run is smoothed by a running mean over a twentieth of its steps.")
+        told.append("Each run is smoothed by a running median over a twentieth of its steps.")
     if len(curves) == 1 and any(curve.ended for curve in there):
         told.append("x: where a run ended before the others of its line.")
     lacking = [label for at, label in enumerate(labels) if all(row[at] is None for row in curves)]

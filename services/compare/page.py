@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from services.compare.figures import Drawing, Missing
 from services.compare.series import RunCurves, Series
 from services.compare.settings import differing, short, word
-from services.compare.style import DARK, INKS, LIGHT, LOOKS, STYLE, Look
+from services.compare.style import DARK, INKS, LIGHT, STYLE, Look, looks
 from services.compare.values import table
 from services.telemetry.atomic import write_atomically
 from services.telemetry.charts import inline
@@ -49,10 +49,11 @@ def write_page(series: Sequence[Series], drawings: Sequence[Drawing], missing: S
     """Write the page of what `draw` made of `series`, and return its path. It takes the drawings' background away."""
     settings = differing([run.recipe for run in (one.runs[0] for one in series)])
     columns, rows = table(series)
+    shown = zip(series, looks([one.label for one in series]), strict=True)
     page = template(Path(__file__).with_name("page.html.j2")).render(
         title=f"{_count(len(series), 'series', 'series')}, {_count(sum(len(one.runs) for one in series), 'run', 'runs')}",
         settings=short(list(settings)),
-        entries=[_entry(one, LOOKS[at], [values[at] for values in settings.values()]) for at, one in enumerate(series)],
+        entries=[_entry(one, look, [values[at] for values in settings.values()]) for at, (one, look) in enumerate(shown)],
         pictures=[_picture(drawing) for drawing in drawings],
         missing=[(one.plot.title, one.why) for one in missing],
         columns=columns,

@@ -13,7 +13,7 @@ from matplotlib.gridspec import GridSpecBase, SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
 from services.compare.curves import Curve
-from services.compare.style import GRID, LOOKS, MUTED, TEXT, Look
+from services.compare.style import GRID, MUTED, TEXT, Look, looks
 
 FEW = 4
 """Series whose bands can be read in one panel; of more, each has a panel for its band."""
@@ -26,7 +26,7 @@ Curves = Sequence[Curve | None]
 
 def draw_lines(labels: Sequence[str], curves: Curves, *, unit: str, from_zero: bool) -> Figure:
     """Each series' median as a line and its range as a band; where they are many the bands stand below, a panel each on the same axes."""
-    drawn = [(label, curve, look) for label, curve, look in zip(labels, curves, LOOKS, strict=False) if curve is not None]
+    drawn = [(label, curve, look) for label, curve, look in zip(labels, curves, looks(labels), strict=True) if curve is not None]
     if len(drawn) <= FEW:
         figure = Figure(figsize=(7.4, 4.4), layout="constrained")
         axes = figure.add_subplot()
@@ -59,8 +59,8 @@ def draw_ranges(labels: Sequence[str], edges: Sequence[Curves], *, unit: str) ->
     rows = math.ceil(len(labels) / columns)
     figure = Figure(figsize=(max(7.4, 3.4 * columns), 1.7 + 2.1 * rows), layout="constrained")
     panels = _grid(figure.add_gridspec(rows, columns), labels, size=10.5)
-    for at, axes in enumerate(panels):
-        _range(axes, [curves[at] for curves in edges], LOOKS[at].colour)
+    for at, (axes, look) in enumerate(zip(panels, looks(labels), strict=True)):
+        _range(axes, [curves[at] for curves in edges], look.colour)
         if at >= len(panels) - columns:
             axes.set_xlabel("step")
     figure.supylabel(_symmetric(panels[0], edges, unit), fontsize=11)

@@ -12,6 +12,7 @@ import yaml
 
 from actors.errors import ConfigError
 from services.compare.settings import key_of, labels
+from services.compare.style import own_place
 from services.config import NOT_YAML, parse_recipe, resolved
 from services.telemetry.history import read_history
 from services.training.rundir import recipe_of
@@ -74,7 +75,7 @@ def read_run(path: Path) -> RunCurves:
 
 
 def grouped(runs: Iterable[RunCurves]) -> list[Series]:
-    """Runs under the same settings as one series each, in the order of their first run; a run given twice counts once.
+    """Runs under the same settings as one series each: GMPO, GRPO, their variants, others as they come; a run given twice counts once.
 
     Settings that cannot change what is learned (`settings.APART`) may differ within a series. A label says what sets its series apart.
     """
@@ -85,7 +86,8 @@ def grouped(runs: Iterable[RunCurves]) -> list[Series]:
     ordered = [tuple(sorted(group, key=lambda run: (run.seed, run.name))) for group in groups.values()]
     if len(ordered) == 1:
         return [Series(_of_one(ordered[0]), ordered[0])]
-    return [Series(label, group) for label, group in zip(labels([group[0].recipe for group in ordered]), ordered, strict=True)]
+    named = zip(labels([group[0].recipe for group in ordered]), ordered, strict=True)
+    return sorted((Series(label, group) for label, group in named), key=lambda series: own_place(series.label))
 
 
 def _of_one(runs: Sequence[RunCurves]) -> str:

@@ -19,6 +19,8 @@ APART = re.compile(
 
 Tree = Mapping[str, Any]
 OBJECTIVE = "learner.objective"
+CLIP = {f"{OBJECTIVE}.{name}" for name in ("clip_low", "clip_high", "bounds")}
+"""Together the interval of a ratio that is not clipped, and told as that."""
 
 
 def key_of(recipe: Tree) -> str:
@@ -51,7 +53,7 @@ def labels(recipes: Sequence[Tree]) -> list[str]:
             if path == f"{OBJECTIVE}.type":
                 said[at].append(word(value))
             elif len(peers) > 1:
-                text = f"{_absent(recipes[at], path) or names[path]}={word(value)}"
+                text = _interval(recipes[at]) if path in CLIP else f"{_absent(recipes[at], path) or names[path]}={word(value)}"
                 (usual if _commonest(word(value), peers) else said)[at].append(text)
     return [", ".join(dict.fromkeys(told or others)) for told, others in zip(said, usual, strict=True)]
 
@@ -73,6 +75,15 @@ def word(value: Any) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _interval(recipe: Tree) -> str:
+    """The ratios that an objective does not clip: "clip 0.8 to 1.2", "clip e^\u00b10.4"."""
+    objective = recipe["learner"]["objective"]
+    low, high = (objective.get(name, 0.0) for name in ("clip_low", "clip_high"))
+    if objective.get("bounds", "log" if objective["type"] in {"gmpo", "pmpo"} else "ratio") == "ratio":
+        return f"clip {1 - low:.6g} to {1 + high:.6g}"
+    return f"clip e^\u00b1{low:g}" if low == high else f"clip e^{-low:g} to e^{high:g}"
 
 
 def _commonest(value: str, peers: Counter[str]) -> bool:

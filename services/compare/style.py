@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,4 +45,34 @@ class Look:
 
 
 LOOKS = tuple(Look(colour, DASHES[at % len(DASHES)], MARKERS[at]) for at, colour in enumerate(LIGHT))
-"""Of the first series, the second, ...; no more can be told apart."""
+"""As many as can be told apart."""
+
+OWN = (
+    ("gmpo",),
+    ("grpo", "grpo, clip 0.8 to 1.2"),
+    ("grpo-wide", "grpo, clip e^\u00b10.4"),
+    ("gmpo-no-clip", "gmpo, clip=none"),
+    ("gmpo-seq-clip", "gmpo, clip=sequence"),
+    ("gmpo-no-norm", "gmpo, length_normalized=false"),
+    ("dr-grpo", "dr_grpo"),
+    ("dapo",),
+    ("gspo",),
+)
+"""Labels that have a look of their own: the first of `LOOKS`, the second, ..."""
+
+
+def looks(labels: Sequence[str]) -> list[Look]:
+    """The look of each series. One of `OWN`, or else the first of its objective, looks the same on every page; others take what is left."""
+    taken: dict[int, int] = {}
+    for at in sorted(range(len(labels)), key=lambda at: own_place(labels[at])):
+        place = int(own_place(labels[at]))
+        if place < len(OWN) and place not in taken.values():
+            taken[at] = place
+    free = itertools.chain((place for place in range(len(LOOKS)) if place not in taken.values()), itertools.cycle(range(len(LOOKS))))
+    return [LOOKS[taken[at] if at in taken else next(free)] for at in range(len(labels))]
+
+
+def own_place(label: str) -> float:
+    """Of a label among `OWN`; half a place later where only its objective is there; after all of them otherwise."""
+    places = {name: place for place, names in enumerate(OWN) for name in names}
+    return places.get(label, places.get(label.partition(",")[0], len(OWN)) + 0.5)

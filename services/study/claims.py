@@ -2,30 +2,33 @@
 
 A claim says on which side of another objective GMPO lies in one measure. The rule stands before any run is read: with the differences
 paired by seed, a claim *holds* if the whole interval of their median lies on the claimed side, *does not hold* if it lies on the other
-side, and else *cannot be said*; nor can it with fewer than three pairs. "At least as good" has a margin: it holds if the interval lies
-above minus the margin, and does not if it lies below.
+side, and else *cannot be said*; nor can it with fewer than three pairs, or where a second measure of the same thing says otherwise. "At
+least as good" has a margin: it holds if the interval lies above minus the margin, and does not if it lies below.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from functools import partial
 from typing import Literal
 
+from services.compare.measures import MEASURES
 from services.study.config import Study
-from services.study.measures import MEASURES, by_seed
+from services.study.measures import by_seed
 from services.study.records import Ended, Records
-from services.study.statistics import Paired, paired
+from services.study.statistics import RANGE_UP_TO, Paired, paired
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be said"
 FEWEST_PAIRS = 3
 MARGIN = 0.02
 """What "at least" allows, of accuracy and of reward."""
 
-Scope = Literal["everywhere", "mean over", "greatest"]
+Along = Literal["", "mean over", "greatest", "greatest less least"]
+Weighted = list[tuple[float, tuple[str, ...]]]
+"""Combinations of the levels of a study's further factors, and what each counts for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,27 @@ class Claim:
     measure: str
     side: Literal["above", "below"]
     margin: float = 0.0
-    scope: Scope = "everywhere"
-    """Where a study has more factors: at each combination of their levels by itself; or, for each factor of numbers, on the mean over
-    its levels or at its greatest one, at each combination of the levels of the rest."""
+    second: str = ""
+    """Another measure of the same thing, that must say the same."""
+    factor: str = ""
+    """What the claim is about, where it is about a sweep: only studies with this factor, of numbers, are asked."""
+    along: Along = ""
+    """What is taken of that factor's levels. Further factors are held, at each combination of their levels."""
 
     def toward(self, difference: float) -> float:
         """How far a difference lies on the claimed side, in the measure's unit."""
         return (difference if self.side == "above" else -difference) + self.margin
+
+    def word(self, difference: Paired | None) -> str:
+        """HOLDS, FAILS or OPEN, by what one measure says."""
+        if difference is None or len(difference.differences) < FEWEST_PAIRS:
+            return OPEN
+        ends = (self.toward(difference.spread.low), self.toward(difference.spread.high))
+        return HOLDS if min(ends) > 0 else FAILS if max(ends) < 0 else OPEN
+
+    def agreeing(self, difference: Paired) -> int:
+        """Seeds under which the difference lies on the claimed side."""
+        return sum(self.toward(each) > 0 for each in difference.differences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,78 +70,109 @@ class Verdict:
     """What the runs say to a claim, at one place of a study."""
 
     claim: Claim
-    where: str  # "ratio = tis, mean over staleness"; empty where a study has but one place
+    where: str  # "ratio = tis, mean over lr"; empty where a study has but one place
     difference: Paired | None  # ours - theirs; None where no seed has both
+    second: Paired | None = None  # the same in the claim's second measure
 
     @property
     def word(self) -> str:
         """HOLDS, FAILS or OPEN, by the rule above."""
-        if self.difference is None or len(self.difference.differences) < FEWEST_PAIRS:
-            return OPEN
-        spread = self.difference.spread
-        ends = (self.claim.toward(spread.low), self.claim.toward(spread.high))
-        return HOLDS if min(ends) > 0 else FAILS if max(ends) < 0 else OPEN
+        word = self.claim.word(self.difference)
+        return word if not self.claim.second or self.claim.word(self.second) == word else OPEN
 
     @property
-    def agreeing(self) -> int:
-        """Seeds under which the difference lies on the claimed side."""
-        return sum(self.claim.toward(difference) > 0 for difference in (self.difference.differences if self.difference else ()))
+    def told(self) -> str:
+        """The word with the seeds that it rests on: of few, holding is no more than that all of them agree."""
+        n = self.difference.spread.n if self.difference else 0
+        of_all = {HOLDS: f"holds in all {n} seeds", FAILS: f"holds in none of {n} seeds"}
+        return of_all.get(self.word, OPEN) if n <= RANGE_UP_TO else self.word
 
 
+_GRPO = partial(Claim, ours="gmpo", theirs="grpo")
+_WIDE = partial(Claim, ours="gmpo", theirs="grpo-wide")
+_AT_LEAST = partial(Claim, ours="gmpo", measure="accuracy", side="above", margin=MARGIN)
 _RANGE, _BULK = "log-ratio range", "log-ratio range of 98 % of the tokens"
 
 CLAIMS: tuple[Claim, ...] = (
-    Claim(f"GMPO has a narrower {_RANGE} than GRPO", "design", "gmpo", "grpo", "range", "below"),
-    Claim(f"GMPO has a narrower {_BULK} than GRPO", "design", "gmpo", "grpo", "bulk", "below"),
-    Claim(f"GMPO has a narrower {_RANGE} than GRPO with the same wide clip", "asked by reviewers", "gmpo", "grpo-wide", "range", "below"),
-    Claim(f"GMPO has a narrower {_BULK} than GRPO with the same wide clip", "asked by reviewers", "gmpo", "grpo-wide", "bulk", "below"),
+    _GRPO(f"GMPO has a narrower {_RANGE} than GRPO", "design", measure="range", side="below"),
+    _GRPO(f"GMPO has a narrower {_BULK} than GRPO", "design", measure="bulk", side="below"),
+    _WIDE(f"GMPO has a narrower {_RANGE} than GRPO with the same wide clip", "asked by reviewers", measure="range", side="below"),
+    _WIDE(f"GMPO has a narrower {_BULK} than GRPO with the same wide clip", "asked by reviewers", measure="bulk", side="below"),
     Claim(f"Clipping tokens gives a narrower {_RANGE} than clipping whole responses", "Fig. 3", "gmpo", "gmpo-seq-clip", "range", "below"),
     Claim("Without 1/length a response's weight leaves 1 farther behind", "App. C, Fig. 6", "gmpo", "gmpo-no-norm", "weight", "below"),
-    Claim("GMPO keeps a higher entropy than GRPO", "Fig. 4", "gmpo", "grpo", "entropy", "above"),
-    Claim("GMPO ends with a higher entropy than GRPO with the same wide clip", "Fig. 4", "gmpo", "grpo-wide", "entropy_end", "above"),
-    Claim("GMPO stays nearer to the starting policy than GRPO (smaller KL)", "Fig. 4", "gmpo", "grpo", "kl", "below"),
-    Claim("GMPO has a steadier gradient norm than GRPO", "Fig. 4", "gmpo", "grpo", "unsteadiness", "below"),
-    Claim("GMPO earns at least the mean reward of GRPO", "text", "gmpo", "grpo", "reward", "above", MARGIN),
-    Claim("GMPO ends at least as accurate as GRPO", "Table 1", "gmpo", "grpo", "accuracy", "above", MARGIN),
-    Claim("GMPO ends more accurate than GRPO", "Table 1", "gmpo", "grpo", "accuracy", "above"),
-    Claim("GMPO ends at least as accurate as without a clip", "Table 4", "gmpo", "gmpo-no-clip", "accuracy", "above", MARGIN),
-    Claim(
-        "GMPO ends at least as accurate as with whole responses clipped", "Table 4", "gmpo", "gmpo-seq-clip", "accuracy", "above", MARGIN
+    _GRPO("GMPO keeps a higher entropy than GRPO", "Fig. 4", measure="entropy", side="above"),
+    _WIDE("GMPO ends with a higher entropy than GRPO with the same wide clip", "Fig. 4", measure="entropy_end", side="above"),
+    _GRPO(
+        "GMPO stays nearer to the starting policy than GRPO (smaller KL, by its median and by its mean)",
+        "Fig. 4",
+        measure="kl",
+        side="below",
+        second="kl_mean",
     ),
-    Claim("GMPO ends at least as accurate as without 1/length", "Table 4", "gmpo", "gmpo-no-norm", "accuracy", "above", MARGIN),
-    Claim("GMPO ends at least as accurate as Dr. GRPO", "Table 1", "gmpo", "dr-grpo", "accuracy", "above", MARGIN),
-    Claim("GMPO ends at least as accurate as DAPO", "asked by reviewers", "gmpo", "dapo", "accuracy", "above", MARGIN),
-    Claim("GMPO ends at least as accurate as GSPO", "asked by reviewers", "gmpo", "gspo", "accuracy", "above", MARGIN),
-    Claim(
-        "Farther off-policy, GMPO ends more accurate than GRPO (mean over the levels)",
+    _GRPO("GMPO has a steadier gradient norm than GRPO", "Fig. 4", measure="unsteadiness", side="below"),
+    _GRPO("GMPO earns at least the mean reward of GRPO", "text", measure="reward", side="above", margin=MARGIN),
+    _AT_LEAST("GMPO ends at least as accurate as GRPO", "Table 1", theirs="grpo"),
+    _GRPO("GMPO ends more accurate than GRPO", "Table 1", measure="accuracy", side="above"),
+    _AT_LEAST("GMPO ends at least as accurate as without a clip", "Table 4", theirs="gmpo-no-clip"),
+    _AT_LEAST("GMPO ends at least as accurate as with whole responses clipped", "Table 4", theirs="gmpo-seq-clip"),
+    _AT_LEAST("GMPO ends at least as accurate as without 1/length", "Table 4", theirs="gmpo-no-norm"),
+    _AT_LEAST("GMPO ends at least as accurate as Dr. GRPO", "Table 1", theirs="dr-grpo"),
+    _AT_LEAST("GMPO ends at least as accurate as with DAPO's loss", "asked by reviewers", theirs="dapo"),
+    _AT_LEAST("GMPO ends at least as accurate as GSPO", "asked by reviewers", theirs="gspo"),
+    _GRPO(
+        "Far off-policy GMPO is the stabler: from the freshest data to the oldest it loses less accuracy than GRPO",
         "text",
-        "gmpo",
-        "grpo",
-        "accuracy",
-        "above",
-        0,
-        "mean over",
+        measure="accuracy",
+        side="above",
+        factor="staleness",
+        along="greatest less least",
     ),
-    Claim(
-        "Farthest off-policy, GMPO ends more accurate than GRPO (greatest level)",
+    _GRPO(
+        "On the oldest data GMPO ends more accurate than GRPO",
         "text",
-        "gmpo",
-        "grpo",
-        "accuracy",
-        "above",
-        0,
-        "greatest",
+        measure="accuracy",
+        side="above",
+        factor="staleness",
+        along="greatest",
+    ),
+    _GRPO(
+        "Over the learning rates a smaller share of GMPO's runs collapses than of GRPO's",
+        "asked here",
+        measure="collapsed",
+        side="below",
+        factor="lr",
+        along="mean over",
+    ),
+    _GRPO(
+        "At the greatest learning rate GMPO ends more accurate than GRPO",
+        "asked here",
+        measure="accuracy",
+        side="above",
+        factor="lr",
+        along="greatest",
     ),
 )
 
 
 def verdicts(claim: Claim, records: Records) -> list[Verdict]:
-    """One for each place of the study where the claim can be put; empty where the study has not the objectives or factors for it."""
-    study = records.study
-    objectives, *others = study.factors.values()
-    if not {claim.ours, claim.theirs} <= set(objectives):
+    """One for each place of the study where the claim can be put; empty where the study has not the objectives or the factor for it."""
+    if not asks(records.study, claim):
         return []
-    return [Verdict(claim, where, _difference(claim, records, places)) for where, places in _places(claim.scope, study, others)]
+    return [
+        Verdict(
+            claim,
+            where,
+            _difference(claim, claim.measure, records, taken),
+            _difference(claim, claim.second, records, taken) if claim.second else None,
+        )
+        for where, taken in _places(claim, records.study)
+    ]
+
+
+def asks(study: Study, claim: Claim) -> bool:
+    """Whether the claim can be put to a study."""
+    (_, objectives), *others = study.factors.items()
+    return {claim.ours, claim.theirs} <= set(objectives) and (not claim.factor or numeric(dict(others).get(claim.factor, ())))
 
 
 def numeric(levels: tuple[str, ...]) -> bool:
@@ -135,29 +183,41 @@ def numeric(levels: tuple[str, ...]) -> bool:
         return False
 
 
-def _places(scope: Scope, study: Study, others: list[tuple[str, ...]]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """(name, combinations of the other factors' levels that are put together) of each place."""
-    names = list(study.factors)[1:]
-    if scope == "everywhere":
-        for levels in itertools.product(*others):
-            yield ", ".join(f"{name} = {level}" for name, level in zip(names, levels, strict=True)), [levels]
-        return
-    for at, (name, along) in enumerate(zip(names, others, strict=True)):
-        if not numeric(along):
+def _places(claim: Claim, study: Study) -> Iterator[tuple[str, Weighted]]:
+    """(name, what is put together there) of each place."""
+    factors = dict(list(study.factors.items())[1:])
+    held = {name: levels for name, levels in factors.items() if name != claim.factor}
+    for chosen in itertools.product(*held.values()):
+        fixed = dict(zip(held, chosen, strict=True))
+        where = [f"{name} = {level}" for name, level in fixed.items()]
+        if not claim.factor:
+            yield ", ".join(where), [(1.0, chosen)]
             continue
-        taken = along if scope == "mean over" else (max(along, key=float),)
-        last = f"{scope} {name}" if scope == "mean over" else f"{name} = {taken[0]}"
-        for rest in itertools.product(*others[:at], *others[at + 1 :]):
-            fixed = [f"{other} = {level}" for other, level in zip(names[:at] + names[at + 1 :], rest, strict=True)]
-            yield ", ".join([*fixed, last]), [(*rest[:at], level, *rest[at:]) for level in taken]
+        how, weights = _taken(claim, factors[claim.factor])
+        taken = [(weight, tuple({**fixed, claim.factor: level}[name] for name in factors)) for level, weight in weights.items()]
+        yield ", ".join([*where, how]), taken
 
 
-def _difference(claim: Claim, records: Records, places: list[tuple[str, ...]]) -> Paired | None:
-    ours, theirs = (_together(claim, [records.runs[(objective, *levels)] for levels in places]) for objective in (claim.ours, claim.theirs))
+def _taken(claim: Claim, levels: Sequence[str]) -> tuple[str, dict[str, float]]:
+    """How the levels of the claim's factor are put together: (name, {level: what it counts for})."""
+    least, greatest = min(levels, key=float), max(levels, key=float)
+    if claim.along == "mean over":
+        return f"mean over {claim.factor}", dict.fromkeys(levels, 1 / len(levels))
+    if claim.along == "greatest":
+        return f"{claim.factor} = {greatest}", {greatest: 1.0}
+    return f"{claim.factor} {greatest} less {least}", {greatest: 1.0, least: -1.0}
+
+
+def _difference(claim: Claim, measure: str, records: Records, taken: Weighted) -> Paired | None:
+    ours, theirs = (
+        _together(measure, [(weight, records.runs[(objective, *levels)]) for weight, levels in taken])
+        for objective in (claim.ours, claim.theirs)
+    )
     return paired(ours, theirs)
 
 
-def _together(claim: Claim, cells: list[Mapping[int, Ended]]) -> dict[int, float]:
-    """{seed: mean over the cells} of the seeds that have a figure in every cell."""
-    figures = [by_seed(MEASURES[claim.measure], runs) for runs in cells]
-    return {seed: mean for seed in figures[0] if math.isfinite(mean := fmean(figure.get(seed, math.nan) for figure in figures))}
+def _together(measure: str, cells: list[tuple[float, Mapping[int, Ended]]]) -> dict[int, float]:
+    """{seed: weighted sum over the cells} of the seeds that have a figure in every cell."""
+    figures = [(weight, by_seed(MEASURES[measure], runs)) for weight, runs in cells]
+    sums = {seed: math.fsum(weight * each.get(seed, math.nan) for weight, each in figures) for seed in figures[0][1]}
+    return {seed: total for seed, total in sums.items() if math.isfinite(total)}

@@ -51,6 +51,8 @@ class StudyConfig(Section):
     """Each cell is run once under each of them; cells are compared seed by seed."""
     baseline: str
     """The level of the first factor that its other levels are compared with."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the results page: what a reader must know of the settings and no figure of the runs can tell."""
     factors: Annotated[dict[Word, Levels], Field(min_length=1)]
     """{factor: {level: the settings that make it}}."""
 

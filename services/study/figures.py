@@ -11,15 +11,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from services.compare.figures import draw
+from services.compare.measures import MEASURES, Measure
 from services.compare.series import Series
-from services.compare.style import LOOKS, STYLE, Look
+from services.compare.style import LOOKS, STYLE, Look, looks
 from services.study.claims import numeric
-from services.study.measures import MEASURES, Measure, by_seed
-from services.study.records import Records
+from services.study.measures import by_seed
+from services.study.records import DIVERGED, Records
 from services.study.statistics import Spread, spread_of
 
 SWEPT = ("accuracy", "reward", "range")
-KEY = "line: median of the seeds; band: its 95 % interval; small marks: runs"
+KEY = "mark: median of the seeds; small marks: runs\nbar: range of the seeds, of more than five the 95 % interval"
+DIVERGED_AS = {"accuracy": "counts as 0", "reward": "0 from then on"}
+"""What a run that diverged stands for in a measure; in others, for the steps it made."""
 ACROSS = 3
 """Panels beside each other."""
 
@@ -71,32 +74,42 @@ def _sweep(records: Records, measure: Measure) -> Figure:
             _panel(axes, records, measure, panels[at])
             axes.set_title(", ".join(f"{name} {level}" for name, level in zip(names[2:], panels[at], strict=True)), fontsize=10)
             axes.tick_params(labelbottom=at + across >= len(panels))
-        figure.supxlabel(f"{names[1]} (levels at equal distances)\n{KEY}", fontsize=9.5)
+        figure.supxlabel(f"{names[1]} (levels at equal distances)\n{KEY}{_crosses(records, measure)}", fontsize=9.5)
         figure.supylabel(measure.head, fontsize=10)
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)), handlelength=3)
     return figure
 
 
+def _crosses(records: Records, measure: Measure) -> str:
+    """What the crosses are, if there are any."""
+    there = any(run.outcome == DIVERGED for run in records.ended)
+    return f"\ncross: a run that diverged, {DIVERGED_AS.get(measure.key, 'the steps it made')}" if there else ""
+
+
 def _panel(axes: Axes, records: Records, measure: Measure, rest: tuple[str, ...]) -> None:
     objectives, columns, *_ = records.study.factors.values()
     ordered = sorted(columns, key=float)
-    for at, objective in enumerate(objectives):
-        shift = 0.07 * (at - (len(objectives) - 1) / 2)  # levels stand at equal distances; seeds of two objectives beside each other
-        figures = [list(by_seed(measure, records.runs[(objective, column, *rest)]).values()) for column in ordered]
-        spreads = {place: spread for place, values in enumerate(figures) if (spread := spread_of(values))}
-        look = LOOKS[at % len(LOOKS)]
-        _line(axes, spreads, look, shift=shift, label=objective)
-        for place, values in enumerate(figures):
-            axes.plot([place + shift] * len(values), values, look.marker, color=look.colour, markersize=3, fillstyle="none", linestyle="")
+    for at, (objective, look) in enumerate(zip(objectives, looks(objectives), strict=True)):
+        shift = 0.12 * (at - (len(objectives) - 1) / 2)  # levels stand at equal distances; two objectives' marks beside each other
+        spreads: dict[float, Spread] = {}
+        for place, column in enumerate(ordered):
+            runs = records.runs[(objective, column, *rest)]
+            values = by_seed(measure, runs)
+            if spread := spread_of(values.values()):
+                spreads[place + shift] = spread
+            for seed, value in values.items():
+                marker, size = ("x", 6.0) if runs[seed].outcome == DIVERGED else (look.marker, 3.0)
+                axes.plot([place + shift + 0.04], [value], marker, color=look.colour, markersize=size, fillstyle="none", linestyle="")
+        _medians(axes, spreads, look, label=objective)
     axes.set_xticks(range(len(ordered)), ordered)
     axes.grid(axis="y", linewidth=0.5, color="0.88")
 
 
-def _line(axes: Axes, spreads: dict[int, Spread], look: Look, *, shift: float, label: str) -> None:
-    """Medians of the places that have any, and the band of their intervals."""
-    places = [place + shift for place in spreads]
-    medians = [spread.median for spread in spreads.values()]
-    axes.plot(places, medians, color=look.colour, linestyle=look.dashes, marker=look.marker, markersize=6, label=label)
-    lows, highs = [spread.low for spread in spreads.values()], [spread.high for spread in spreads.values()]
-    axes.fill_between(places, lows, highs, color=look.colour, alpha=0.15, linewidth=0)
+def _medians(axes: Axes, spreads: dict[float, Spread], look: Look, *, label: str) -> None:
+    """A mark and a bar at each place that has any; what joins them is faint, for nothing was measured in between."""
+    places, medians = list(spreads), [spread.median for spread in spreads.values()]
+    below = [spread.median - spread.low for spread in spreads.values()]
+    above = [spread.high - spread.median for spread in spreads.values()]
+    axes.plot(places, medians, color=look.colour, linestyle=look.dashes, linewidth=1, alpha=0.35)
+    axes.errorbar(places, medians, yerr=(below, above), fmt=look.marker, color=look.colour, markersize=6, linewidth=1.2, label=label)

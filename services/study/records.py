@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ class Ended:
     outcome: str
     why: str
     curves: RunCurves
+    seconds: float = math.nan  # of the driver that ended it
 
     @property
     def steps_planned(self) -> int:
@@ -55,7 +57,7 @@ def read_records(study: Study) -> Records:
     outcomes = _outcomes(study.directory / OUTCOMES)
     runs = {
         cell.levels: {
-            seed: Ended(cell, seed, found["outcome"], str(found.get("why", "")), read_run(path))
+            seed: Ended(cell, seed, found["outcome"], str(found.get("why", "")), read_run(path), float(found.get("seconds", math.nan)))
             for seed in study.seeds
             if (found := outcomes.get((path := study.run_dir(cell, seed)).name)) and path.is_dir()
         }

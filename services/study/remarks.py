@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 from statistics import median
 
+from services.compare.measures import MEASURES, started
 from services.study import tables
+from services.study.cautions import cautions
 from services.study.claims import FEWEST_PAIRS
-from services.study.config import Study
-from services.study.measures import MEASURES, by_seed, collapsed, started
+from services.study.measures import by_seed, collapsed
 from services.study.records import Ended, Records
 from services.study.statistics import one_sided_chance
 from services.study.tables import number
@@ -18,7 +19,7 @@ from services.study.tables import number
 def remarks(records: Records) -> Iterator[str]:
     """What stands out in the figures, told by rule."""
     accuracy = MEASURES["accuracy"]
-    before = [share for run in records.ended if math.isfinite(share := started(run))]
+    before = [share for run in records.ended if math.isfinite(share := started(run.curves))]
     if before:
         yield f"Before the first step the held-out accuracy is {number(median(before), 3)} (median of {len(before)} runs)."
     cells = {levels: list(by_seed(accuracy, runs).values()) for levels, runs in records.runs.items() if runs}
@@ -32,7 +33,7 @@ def remarks(records: Records) -> Iterator[str]:
     if gone := [name_of(run) for run in records.ended if collapsed(run)]:
         yield f"Collapsed: {', '.join(gone)}."
     yield from _by_chance(records)
-    yield from _cautions(records.study)
+    yield from cautions(records)
 
 
 def _by_chance(records: Records) -> Iterator[str]:
@@ -41,24 +42,8 @@ def _by_chance(records: Records) -> Iterator[str]:
         clear = sum(one.spread.low > 0 or one.spread.high < 0 for one in found)
         chance = sum(2 * one_sided_chance(one.spread.n) for one in found)
         yield (
-            f"Of the {len(found)} differences in the tables below, {clear} have an interval on one side of 0; if nothing made a "
+            f"Of the {len(found)} differences in the tables below, {clear} have a range or interval on one side of 0; if nothing made a "
             f"difference, about {chance:.0f} would. They are not independent: the measures of a run go together."
-        )
-
-
-def _cautions(study: Study) -> Iterator[str]:
-    """Settings under which a measure does not compare like with like."""
-    recipes = {cell.name: study.recipe(cell, study.seeds[0]) for cell in study.cells}
-    filtering = [name for name, recipe in recipes.items() if recipe.replay.dynamic_sampling]
-    if filtering:
-        yield (
-            f"The mean reward of {', '.join(filtering)} is of the groups that dynamic sampling kept: it cannot be compared with that "
-            "of the others."
-        )
-    if any(recipe.learner.skip_zero_advantage for recipe in recipes.values()):
-        yield (
-            "Entropy, KL and log-ratios are of the tokens learned from: groups whose responses all earned the same are left out "
-            "(`learner.skip_zero_advantage`), more of them the better a policy is."
         )
 
 

@@ -25,7 +25,7 @@ RANGE_UP_TO = 5
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median with its 95 % interval."""
+    """A median with its 95 % interval; of up to `RANGE_UP_TO` values that is their range."""
 
     median: float
     low: float

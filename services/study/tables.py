@@ -1,4 +1,4 @@
-"""A study's figures as Markdown tables: medians over the seeds with their intervals, and differences to the baseline seed by seed.
+"""A study's figures as Markdown tables: medians over the seeds with ranges or intervals, and differences to the baseline seed by seed.
 
 A study of one factor has a row for each level and a column for each measure. A study of more has a table for each measure: the first
 factor's levels down, the second's across, and a block of rows for each combination of the others'.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from services.study.measures import GROUPS, MEASURES, Measure, by_seed, collapsed
+from services.compare.measures import MEASURES, Measure
+from services.study.measures import GROUPS, TOLD, by_seed, collapsed
 from services.study.records import DIVERGED, STOOD_STILL, Records
 from services.study.statistics import Paired, Spread, paired, spread_of
 
-SWEPT = tuple(MEASURES[key] for key in ("accuracy", "reward", "range", "bulk", "entropy", "kl", "unsteadiness", "clip"))
+SWEPT = tuple(MEASURES[key] for key in ("accuracy", "reward", "clip", "range", "bulk", "entropy", "kl", "kl_mean", "unsteadiness"))
 """What is told of a study of several factors, where each measure takes a table of its own."""
 NOTHING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -105,7 +106,7 @@ def ended_text(records: Records, levels: Levels) -> str:
 def differences(records: Records) -> Iterator[Paired]:
     """All differences to the baseline that the study's tables hold."""
     study = records.study
-    measures = MEASURES.values() if len(study.factors) == 1 else SWEPT
+    measures = TOLD if len(study.factors) == 1 else SWEPT
     for measure in measures:
         for cell in study.cells:
             if cell.levels[0] != study.baseline and (difference := _paired(records, measure, cell.levels)):

@@ -16,7 +16,7 @@ from services.cli import app
 from services.compare.figures import PLOTS, draw
 from services.compare.page import write_page
 from services.compare.series import Series, grouped, read_run
-from services.compare.style import LOOKS
+from services.compare.style import LOOKS, looks
 from tests.unit.compare.runs import GRPO, level, write_run
 
 PLOT = {plot.name: plot for plot in PLOTS}
@@ -97,6 +97,14 @@ def test_many_series_are_told_apart_without_colour_and_have_a_panel_each(tmp_pat
         own = [line for line in axes.get_lines() if to_hex(line.get_color()) == LOOKS[at].colour]
         np.testing.assert_allclose([line.get_ydata() for line in own], [[0.1 * (at + 1)] * 2])
         assert len(axes.get_lines()) == 9
+
+
+def test_an_objective_looks_the_same_on_every_page() -> None:
+    gmpo, grpo, wide, gspo = LOOKS[0], LOOKS[1], LOOKS[2], LOOKS[8]
+    assert looks(["gspo", "grpo", "gmpo"]) == [gspo, grpo, gmpo]
+    assert looks(["grpo, clip e^±0.4", "grpo, clip 0.8 to 1.2"]) == looks(["grpo-wide", "grpo"]) == [wide, grpo]
+    assert looks(["other", "gmpo, lr=0.1", "gmpo, lr=0.2"]) == [LOOKS[1], gmpo, LOOKS[2]]
+    assert len(set(looks([f"run-{at}" for at in range(9)]))) == 9
 
 
 def test_more_series_than_can_be_told_apart_are_refused(tmp_path: Path) -> None:
@@ -194,5 +202,9 @@ def test_the_command_draws_runs_and_names_what_is_none(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert {path.name for path in out.iterdir()} == {"reward.png", "reward.svg", "compare.html"}
     assert "left out: Entropy" in done.output
+    beside = tmp_path / "runs" / "outcomes.jsonl"
+    beside.write_text("")
+    globbed = CliRunner().invoke(app, ["compare", str(run), str(beside), "--to", str(out)])
+    assert (globbed.exit_code, f"skipped: {beside}" in globbed.output) == (0, True)
     refused = CliRunner().invoke(app, ["compare", str(run), str(tmp_path)])
     assert (refused.exit_code, f"{tmp_path} holds no run" in refused.output) == (2, True)
