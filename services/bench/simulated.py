@@ -70,8 +70,8 @@ class Engines:
             self._held.discard(engine)
             self._changed.notify_all()
 
-    async def generate(self, engine: int, prompt: Prompt) -> tuple[GroupMeta, GroupMeta]:
-        """The group of one prompt: its payload is no more than its metadata."""
+    async def generate(self, engine: int, prompt: Prompt, *_sampling: object) -> tuple[GroupMeta, GroupMeta]:
+        """The group of one prompt, however it is to be sampled: its payload is no more than its metadata."""
         async with self._changed:
             self._submitted[engine] += self._world.responses
             self._changed.notify_all()
