@@ -15,9 +15,7 @@ from actors.errors import ConfigError
 from services.compare.curves import over_seeds
 from services.compare.panels import FEW, Curves, draw_lines, draw_ranges
 from services.compare.series import Series
-from services.compare.style import LOOKS, STYLE
-
-DPI = 150
+from services.compare.style import LOOKS, STYLE, save_png
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +167,7 @@ def _drawn(plot: Plot, labels: Sequence[str], curves: Sequence[Curves], director
         figure.supxlabel(textwrap.fill(caption, int(14.5 * figure.get_figwidth())), x=0.012, ha="left", fontsize=9.5)
         FigureCanvasAgg(figure)
         png, svg = (directory / f"{plot.name}.{kind}" for kind in ("png", "svg"))
-        figure.savefig(png, dpi=DPI)
+        save_png(figure, png)
         figure.set_layout_engine("none")  # what was laid out for the first file holds for all
         figure.savefig(svg, metadata={"Date": None})
     return Drawing(plot, figure, caption, png, svg)

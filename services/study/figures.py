@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from services.compare.figures import draw
 from services.compare.measures import MEASURES, Measure
 from services.compare.series import Series
-from services.compare.style import LOOKS, STYLE, Look, looks
+from services.compare.style import LOOKS, STYLE, Look, looks, save_png
 from services.study.claims import numeric
 from services.study.measures import by_seed
 from services.study.records import DIVERGED, Records
@@ -53,7 +53,7 @@ def draw_sweeps(records: Records, directory: Path) -> list[tuple[str, Path]]:
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Software": None})  # the same runs give the same file
+    save_png(figure, path)
 
 
 def _sweep(records: Records, measure: Measure) -> Figure:
