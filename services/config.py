@@ -180,6 +180,14 @@ def _in_learning(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `section.field=value` overrides; ConfigError names the path of every bad field."""
+    tree = read_mapping(path, "a recipe is a mapping of sections")
+    for override in overrides:
+        _override(tree, override)
+    return parse_recipe(tree)
+
+
+def read_mapping(path: Path, otherwise: str) -> dict[str, Any]:
+    """The mapping in a YAML file. ConfigError where there is no such file, or something else in it: then it says `otherwise`."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -187,10 +195,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except NOT_YAML as error:
         raise ConfigError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of sections")
-    for override in overrides:
-        _override(tree, override)
-    return parse_recipe(tree)
+        raise ConfigError(f"{path}: {otherwise}")
+    return tree
 
 
 def parse_recipe(tree: Mapping[str, Any]) -> Recipe:

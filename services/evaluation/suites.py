@@ -22,7 +22,7 @@ from actors.prompts.config import FileSource, ReasoningGymSource
 from actors.prompts.files import check_files
 from actors.prompts.gym import open_task
 from services.complaints import complaints
-from services.config import NOT_YAML, Recipe
+from services.config import NOT_YAML, Recipe, read_mapping
 from services.evaluation.config import HeldOutSource, SuiteConfig
 
 BUILT_IN = Path(__file__).parent / "suites"
@@ -113,15 +113,7 @@ def _one_set(suite: str, name: str, source: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except NOT_YAML as error:
-        raise ConfigError(f"{path}: not a YAML file: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a suite is a mapping of fields")
-    return {"name": path.stem, **tree}
+    return {"name": path.stem, **read_mapping(path, "a suite is a mapping of fields")}
 
 
 def _override(text: str) -> tuple[str, Any]:

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from actors.errors import ConfigError
 from actors.section import Section
 from services.complaints import complaints
-from services.config import NOT_YAML, Recipe, load_recipe
+from services.config import Recipe, load_recipe, read_mapping
 
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 """What may be part of a directory's name."""
@@ -139,14 +138,7 @@ class Study:
 
 def load_study(path: Path) -> Study:
     """Read a study, and try the recipe of each of its cells. ConfigError names what is wrong."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except NOT_YAML as error:
-        raise ConfigError(f"{path}: not a YAML file: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a study is a mapping")
+    tree = read_mapping(path, "a study is a mapping")
     try:
         config = StudyConfig.model_validate(tree)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -50,5 +50,5 @@ class Outcomes:
     def add(self, outcome: Outcome) -> None:
         """A run has ended."""
         self._ended[outcome.run] = outcome
-        self._file.write(json.dumps({name: getattr(outcome, name) for name in Outcome.__slots__}) + "\n")
+        self._file.write(json.dumps(asdict(outcome)) + "\n")
         self._file.flush()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 from services.compare.series import RunCurves, read_run
 from services.study.config import Cell, Study
 from services.study.outcomes import OUTCOMES
+from services.telemetry.jsonl import read_rows
 
 DONE, DIVERGED, STOOD_STILL = "done", "diverged", "nothing_to_learn"
 
@@ -68,9 +67,4 @@ def read_records(study: Study) -> Records:
 
 def _outcomes(path: Path) -> dict[str, dict[str, Any]]:
     """{run: its outcome}, without touching the file: the study may be running. A line that is still being written is left out."""
-    rows = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            rows[row["run"]] = row
-    return rows
+    return {row["run"]: row for row in read_rows(path)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -12,6 +11,8 @@ from typing import Any
 
 import pyarrow.compute as compute
 import pyarrow.parquet as parquet
+
+from services.telemetry.jsonl import read_rows
 
 SAMPLE_COLUMNS = ("step", "ordinal", "sample", "prompt", "response", "score", "outcome", "version_oldest", "version_newest", "advantage")
 
@@ -84,11 +85,7 @@ def _series(rows: Iterable[dict[str, Any]], name: str) -> Series:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file by step; a last line that is still being written is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
-    return sorted(rows, key=lambda row: int(row["step"]))
+    return sorted(read_rows(path), key=lambda row: int(row["step"]))
 
 
 def _read_samples(path: Path) -> list[Sample]:
