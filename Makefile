@@ -61,7 +61,7 @@ paper-small: setup
 	@$(BIN)/gmpo study deploy/studies/paper-small.yaml deploy/studies/paper-long.yaml --results docs/results.md $(STUDY_FLAGS)
 
 paper-sweeps: setup
-	@$(BIN)/gmpo study deploy/studies/staleness.yaml deploy/studies/stability.yaml --results docs/sweeps.md $(STUDY_FLAGS)
+	@$(BIN)/gmpo study $(foreach name,staleness stability corrections,deploy/studies/$(name).yaml) --results docs/sweeps.md $(STUDY_FLAGS)
 
 # Resolve pyproject.toml anew and write the lock; commit the result.
 lock:

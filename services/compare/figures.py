@@ -198,7 +198,7 @@ def _caption(labels: Sequence[str], curves: Sequence[Curves]) -> str:
     if any(curve.smoothed for curve in there):
         told.append("Each run is smoothed by a running median over a twentieth of its steps.")
     if len(curves) == 1 and any(curve.ended for curve in there):
-        told.append("x: where a run ended before the others of its line.")
+        told.append("x: where a run ended before the others of its line; what is beyond is of those left.")
     lacking = [label for at, label in enumerate(labels) if all(row[at] is None for row in curves)]
     if lacking:
         told.append(f"Without values: {'; '.join(lacking)}.")

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from services.compare.measures import MEASURES
 from services.study.config import Study
-from services.study.measures import by_seed
-from services.study.records import Ended, Records
+from services.study.measures import differences
+from services.study.records import Records
 from services.study.statistics import RANGE_UP_TO, Paired, paired
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be said"
@@ -209,15 +209,9 @@ def _taken(claim: Claim, levels: Sequence[str]) -> tuple[str, dict[str, float]]:
 
 
 def _difference(claim: Claim, measure: str, records: Records, taken: Weighted) -> Paired | None:
-    ours, theirs = (
-        _together(measure, [(weight, records.runs[(objective, *levels)]) for weight, levels in taken])
-        for objective in (claim.ours, claim.theirs)
-    )
-    return paired(ours, theirs)
-
-
-def _together(measure: str, cells: list[tuple[float, Mapping[int, Ended]]]) -> dict[int, float]:
-    """{seed: weighted sum over the cells} of the seeds that have a figure in every cell."""
-    figures = [(weight, by_seed(MEASURES[measure], runs)) for weight, runs in cells]
-    sums = {seed: math.fsum(weight * each.get(seed, math.nan) for weight, each in figures) for seed in figures[0][1]}
-    return {seed: total for seed, total in sums.items() if math.isfinite(total)}
+    """Of the seeds that have a figure at every combination of levels."""
+    apart = [
+        (weight, differences(MEASURES[measure], records.runs[(claim.ours, *levels)], records.runs[(claim.theirs, *levels)]))
+        for weight, levels in taken
+    ]
+    return paired({seed: math.fsum(weight * each.get(seed, math.nan) for weight, each in apart) for seed in apart[0][1]})

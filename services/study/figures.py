@@ -27,12 +27,19 @@ ACROSS = 3
 """Panels beside each other."""
 
 
+def in_curves(records: Records) -> list[tuple[str, ...]]:
+    """The cells that `draw_curves` draws: the baseline, and as many others as can be told apart, in the study's order."""
+    there = [levels for levels, runs in records.runs.items() if runs]
+    first = sorted(there, key=lambda levels: levels[0] != records.study.baseline)[: len(LOOKS)]
+    return [levels for levels in there if levels in first]
+
+
 def draw_curves(records: Records, directory: Path) -> list[tuple[str, Path]]:
-    """(what it shows, file) of each figure of `gmpo compare`, for as many cells as can be told apart in one."""
-    series = [Series("-".join(levels), tuple(run.curves for run in runs.values())) for levels, runs in records.runs.items() if runs]
+    """(what it shows, file) of each figure of `gmpo compare`."""
+    series = [Series("-".join(levels), tuple(run.curves for run in records.runs[levels].values())) for levels in in_curves(records)]
     if not series:
         return []
-    drawings, _ = draw(series[: len(LOOKS)], directory)
+    drawings, _ = draw(series, directory)
     for drawing in drawings:
         drawing.svg.unlink()  # a page of Markdown shows the other
     return [(drawing.plot.title, drawing.png) for drawing in drawings]
@@ -47,7 +54,7 @@ def draw_sweeps(records: Records, directory: Path) -> list[tuple[str, Path]]:
     for measure in (MEASURES[key] for key in SWEPT):
         path = directory / f"{measure.key}.png"
         drawn.append((f"{measure.head} over {second}", path))
-        _save(_sweep(records, measure), path)
+        _save(sweep_figure(records, measure), path)
     return drawn
 
 
@@ -56,7 +63,7 @@ def _save(figure: Figure, path: Path) -> None:
     save_png(figure, path)
 
 
-def _sweep(records: Records, measure: Measure) -> Figure:
+def sweep_figure(records: Records, measure: Measure) -> Figure:
     """A panel for each combination of the third and later factors' levels, all on the same axes."""
     study = records.study
     names = list(study.factors)

@@ -12,6 +12,7 @@ from services.compare.series import RunCurves, read_run
 from services.study.config import Cell, Study
 from services.study.outcomes import OUTCOMES
 from services.telemetry.jsonl import read_rows
+from services.training.rundir import RunDirectory
 
 DONE, DIVERGED, STOOD_STILL = "done", "diverged", "nothing_to_learn"
 
@@ -52,17 +53,26 @@ class Records:
 
 
 def read_records(study: Study) -> Records:
-    """Read the directories of the study's runs; none need be there. ConfigError names a run that ended and cannot be read."""
+    """Read the directories of the study's runs; none need be there.
+
+    ConfigError names a run that ended and cannot be read, or that was made with other settings than the study's.
+    """
     outcomes = _outcomes(study.directory / OUTCOMES)
     runs = {
         cell.levels: {
-            seed: Ended(cell, seed, found["outcome"], str(found.get("why", "")), read_run(path), float(found.get("seconds", math.nan)))
+            seed: _read(study, cell, seed, found)
             for seed in study.seeds
-            if (found := outcomes.get((path := study.run_dir(cell, seed)).name)) and path.is_dir()
+            if (found := outcomes.get(study.run_name(cell, seed))) and study.run_dir(cell, seed).is_dir()
         }
         for cell in study.cells
     }
     return Records(study, runs)
+
+
+def _read(study: Study, cell: Cell, seed: int, found: dict[str, Any]) -> Ended:
+    RunDirectory(study.recipe(cell, seed)).check()
+    curves = read_run(study.run_dir(cell, seed))
+    return Ended(cell, seed, found["outcome"], str(found.get("why", "")), curves, float(found.get("seconds", math.nan)))
 
 
 def _outcomes(path: Path) -> dict[str, dict[str, Any]]:

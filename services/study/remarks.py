@@ -12,7 +12,7 @@ from services.study.cautions import cautions
 from services.study.claims import FEWEST_PAIRS
 from services.study.measures import by_seed, collapsed
 from services.study.records import Ended, Records
-from services.study.statistics import one_sided_chance
+from services.study.statistics import two_sided_chance
 from services.study.tables import number
 
 
@@ -40,7 +40,7 @@ def _by_chance(records: Records) -> Iterator[str]:
     found = [one for one in tables.differences(records) if one.spread.n >= FEWEST_PAIRS]
     if found:
         clear = sum(one.spread.low > 0 or one.spread.high < 0 for one in found)
-        chance = sum(2 * one_sided_chance(one.spread.n) for one in found)
+        chance = sum(two_sided_chance(one.spread.n) for one in found)
         yield (
             f"Of the {len(found)} differences in the tables below, {clear} have a range or interval on one side of 0; if nothing made a "
             f"difference, about {chance:.0f} would. They are not independent: the measures of a run go together."

@@ -13,7 +13,7 @@ from services.compare.measures import MEASURES
 from services.study import tables
 from services.study.answers import answers, places
 from services.study.config import Study
-from services.study.figures import draw_curves, draw_sweeps
+from services.study.figures import draw_curves, draw_sweeps, in_curves
 from services.study.measures import TOLD
 from services.study.records import DONE, Records, read_records
 from services.study.remarks import name_of, remarks
@@ -34,8 +34,8 @@ it is above 0 under 4 of 5 seeds.
 
 A run that diverged stays in: its final accuracy counts as 0, and so does the reward of each step that it did not reach. A run that ended
 because there was nothing left to learn keeps its last evaluation, and its last reward stands for the steps it did not reach. All other
-figures are over the steps that a run made. A run *collapsed* if it ended less than half as accurate on held-out questions as it began,
-as every run did that diverged."""
+figures are over the steps that a run made, and differences over the steps that both runs made. A run *collapsed* if it ended less than
+half as accurate on held-out questions as it began, as every run did that diverged."""
 
 
 def write_results(studies: Sequence[Study], page: Path) -> None:
@@ -78,11 +78,18 @@ def _section(records: Records, page: Path) -> Iterator[str]:
     drawn = draw_sweeps(records, directory) if swept else draw_curves(records, directory)
     if drawn:
         yield "### Figures"
+        yield "" if swept else _left_out(records)
     for what, path in drawn:
         yield f"![{study.title}: {what}]({path.relative_to(page.parent).as_posix()})"
     for heading, text in tables.many_factors(records) if swept else tables.one_factor(records):
         yield f"### {heading[0].upper()}{heading[1:]}"
         yield text
+
+
+def _left_out(records: Records) -> str:
+    drawn = in_curves(records)
+    others = ["-".join(levels) for levels, runs in records.runs.items() if runs and levels not in drawn]
+    return f"Not in the figures, which hold {len(drawn)} lines that can be told apart: {', '.join(others)}." if others else ""
 
 
 def _what_was_run(study: Study) -> str:

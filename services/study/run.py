@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from actors.errors import ConfigError, LearnerError, NothingToLearn, TrainingDiverged
-from actors.modeling.loading import load_tokenizer
-from actors.prompts.stream import PromptStream, open_stream
 from services import cluster
 from services.config import Recipe
 from services.study.config import Study
@@ -25,10 +23,10 @@ from services.study.crew import Crew
 from services.study.outcomes import Outcome, Outcomes
 from services.telemetry.console import Console, open_console, screen
 from services.telemetry.figures import clock
-from services.training.checks import check, check_device, check_learnable, check_tasks
+from services.training.checks import check, check_device
 from services.training.drive import StopSigns, drive, opened
 from services.training.rundir import RunDirectory
-from services.training.train import connected, is_done, model_directory
+from services.training.train import connected, is_done, prepared
 
 Tell = Callable[[str], None]
 
@@ -111,7 +109,7 @@ class _Campaign:
 
     async def _driven(self, recipe: Recipe, run: RunDirectory, signs: StopSigns) -> bool:
         """Drive a run until it is done; False if it was asked to stop."""
-        model, stream = await asyncio.to_thread(self._prepared, recipe, run)  # which may teach or fetch for minutes
+        model, stream = await asyncio.to_thread(prepared, recipe, run, self._tell)  # which may teach or fetch for minutes
         if signs.seen:
             return False
         with self._console(recipe) as console, opened(recipe, run, stream, model, console) as job:
@@ -121,13 +119,6 @@ class _Campaign:
                 await cluster.require(recipe, gpu=cluster.has_gpu(recipe.cluster), tell=self._tell)
                 self._crew = Crew(job)
             return await drive(job, self._crew.pools, self._crew.begin, signs)
-
-    def _prepared(self, recipe: Recipe, run: RunDirectory) -> tuple[str, PromptStream]:
-        model = model_directory(recipe, run, self._tell)
-        stream = open_stream(recipe.prompts, load_tokenizer(model), seed=recipe.run.seed)
-        check_tasks(recipe, stream)
-        check_learnable(recipe, model)
-        return model, stream
 
     @staticmethod
     def _console(recipe: Recipe) -> Console:

@@ -55,10 +55,9 @@ def spread_of(values: Iterable[float]) -> Spread | None:
     return Spread(median(ordered), _reached(chances), _reached(chances[::-1]), len(ordered))
 
 
-def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Paired | None:
-    """The differences ours - theirs under the seeds that have a finite value in both; None where no seed has."""
-    both = sorted(ours.keys() & theirs.keys())
-    differences = tuple(ours[seed] - theirs[seed] for seed in both if math.isfinite(ours[seed]) and math.isfinite(theirs[seed]))
+def paired(by_seed: Mapping[int, float]) -> Paired | None:
+    """The differences that are finite, of {seed: difference}; None where there are none."""
+    differences = tuple(by_seed[seed] for seed in sorted(by_seed) if math.isfinite(by_seed[seed]))
     spread = spread_of(differences)
     return None if spread is None else Paired(differences, spread)
 
@@ -91,6 +90,15 @@ def range_coverage(n: int) -> float:
 def one_sided_chance(n: int) -> float:
     """Chance that all n differences lie on a side named beforehand where in truth neither side is likelier."""
     return 2.0**-n
+
+
+def two_sided_chance(n: int) -> float:
+    """Chance that the interval of n differences lies on one side of 0, whichever, where in truth neither is likelier.
+
+    Counted over their signs: exact for odd n, and near it for even n, where sizes decide what the mean of two values is.
+    """
+    spreads = [(below, spread_of([-1.0] * below + [1.0] * (n - below))) for below in range(n + 1)]
+    return 2.0 ** (1 - n) * sum(math.comb(n, below) for below, spread in spreads if spread is not None and spread.low > 0)
 
 
 def _at_least(hits: int, n: int, chance: float) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from services.compare.measures import MEASURES, Measure
 from services.study.measures import GROUPS, TOLD, by_seed, collapsed
+from services.study.measures import differences as by_pair
 from services.study.records import DIVERGED, STOOD_STILL, Records
 from services.study.statistics import Paired, Spread, paired, spread_of
 
@@ -125,4 +126,4 @@ def _against(records: Records, measure: Measure, levels: Levels) -> str:
 
 def _paired(records: Records, measure: Measure, levels: Levels) -> Paired | None:
     baseline = (records.study.baseline, *levels[1:])
-    return paired(by_seed(measure, records.runs[levels]), by_seed(measure, records.runs[baseline]))
+    return paired(by_pair(measure, records.runs[levels], records.runs[baseline]))

@@ -17,7 +17,7 @@ from actors.learner.agenda import OneRun
 from actors.learner.checkpoint_store import stored
 from actors.modeling.config import TinyPolicy
 from actors.modeling.loading import load_tokenizer
-from actors.prompts.stream import open_stream
+from actors.prompts.stream import PromptStream, open_stream
 from actors.weights.shelf import Shelf
 from actors.weights.version import committed_steps, version_path
 from services import cluster, placement
@@ -43,12 +43,7 @@ def train(recipe: Recipe) -> Path:
         return run.path
     check(recipe)
     with contextlib.closing(run), open_console(recipe.telemetry.console, run_name=recipe.run.name, steps=recipe.run.steps) as console:
-        model = model_directory(recipe, run, console.event)
-        stream = open_stream(recipe.prompts, load_tokenizer(model), seed=recipe.run.seed)
-        if stream.rejected.count:
-            console.event(f"prompts left out: {stream.rejected.describe()}")
-        check_tasks(recipe, stream)
-        check_learnable(recipe, model)
+        model, stream = prepared(recipe, run, console.event)
         with opened(recipe, run, stream, model, console) as job, connected(recipe):
             done = asyncio.run(_alone(job))
         write_report(run.path)
@@ -94,6 +89,17 @@ def is_done(recipe: Recipe, run: RunDirectory) -> bool:
         return False
     newest = next(iter(stored(run.checkpoints)), None)
     return newest is not None and newest.step >= recipe.run.steps and newest.damage() is None
+
+
+def prepared(recipe: Recipe, run: RunDirectory, tell: Callable[[str], None]) -> tuple[str, PromptStream]:
+    """(directory of the starting policy, prompts), known to go together; teaching or fetching a policy may take minutes."""
+    model = model_directory(recipe, run, tell)
+    stream = open_stream(recipe.prompts, load_tokenizer(model), seed=recipe.run.seed)
+    if stream.rejected.count:
+        tell(f"prompts left out: {stream.rejected.describe()}")
+    check_tasks(recipe, stream)
+    check_learnable(recipe, model)
+    return model, stream
 
 
 def model_directory(recipe: Recipe, run: RunDirectory, tell: Callable[[str], None]) -> str:

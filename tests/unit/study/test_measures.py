@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from services.compare.measures import started
-from services.study.measures import collapsed
+from services.compare.measures import MEASURES, started
+from services.study.measures import collapsed, differences
 from services.study.measures import figure as of
 from tests.unit.study.fabricate import Makeup, ended
 
@@ -80,3 +80,23 @@ def test_a_figure_that_was_not_written_is_not_made_up() -> None:
     run = ended(Makeup())
     run.curves.metrics["learner/kl_ref"][:] = math.nan
     assert math.isnan(of("kl", run))
+
+
+def test_differences_are_of_the_seeds_that_both_have() -> None:
+    ours = {seed: ended(Makeup(kl=0.5), seed=seed) for seed in (0, 1, 3)}
+    theirs = {seed: ended(Makeup(kl=0.2), seed=seed) for seed in (3, 1, 2)}
+    assert differences(MEASURES["kl"], ours, theirs) == pytest.approx({1: 0.3, 3: 0.3})
+
+
+def test_a_difference_is_over_the_steps_that_both_runs_made() -> None:
+    long, short = ended(Makeup()), ended(Makeup(outcome="diverged", made=10))
+    long.curves.metrics["learner/entropy"][:] = [0.3] * 10 + [0.1] * 10  # what no run of ten steps can come to
+    assert differences(MEASURES["entropy"], {0: long}, {0: short}) == {0: 0.0}
+    assert differences(MEASURES["entropy_end"], {0: short}, {0: long}) == {0: 0.0}
+    assert differences(MEASURES["range"], {0: long}, {0: short}) == {0: 0.0}
+
+
+def test_a_difference_in_reward_or_accuracy_is_over_all_steps() -> None:
+    long, short = ended(Makeup(accuracy=0.9)), ended(Makeup(accuracy=0.9, outcome="diverged", made=10))
+    assert differences(MEASURES["accuracy"], {0: long}, {0: short})[0] == pytest.approx(0.9)
+    assert differences(MEASURES["reward"], {0: long}, {0: short})[0] == pytest.approx(sum(0.3 + 0.03 * step for step in range(11, 21)) / 20)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from actors.errors import ConfigError
+from services.compare.measures import MEASURES
 from services.study.config import Cell, Study
-from services.study.figures import draw_sweeps
+from services.study.figures import draw_sweeps, sweep_figure
 from services.study.results import write_results
 from tests.unit.study.fabricate import OBJECTIVES, RATES, Makeup, records_of, write_run, write_study
 
@@ -169,6 +171,43 @@ def test_a_run_under_way_and_a_torn_outcome_are_not_counted(tmp_path: Path, monk
     assert json.loads(first)["run"] == "gmpo-1e-4-s0"
     write_results([study], tmp_path / "results.md")
     assert "1 of 6 runs have ended." in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+def test_runs_made_with_other_settings_than_the_studys_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMPO_RUN_ROOT", str(tmp_path / "runs"))
+    study = write_study(tmp_path, factors={"objective": two_objectives()}, seeds=1)
+    write_run(study, study.cells[0], 0, GMPO)
+    longer = write_study(tmp_path, factors={"objective": two_objectives()}, seeds=1, steps=30)
+    with pytest.raises(ConfigError, match=r"run\.steps"):
+        write_results([longer], tmp_path / "results.md")
+
+
+def test_of_more_cells_than_can_be_told_apart_the_baseline_is_drawn_and_the_rest_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GMPO_RUN_ROOT", str(tmp_path / "runs"))
+    rates = {f"rate-{at}": [f"learner.optimizer={{lr: {at}.0e-4, schedule: constant}}"] for at in range(1, 11)}
+    study = write_study(tmp_path, factors={"rate": rates | {"grpo": OBJECTIVES["grpo"]}}, seeds=1)
+    for cell in study.cells:
+        write_run(study, cell, 0, GMPO)
+    write_results([study], tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "which hold 9 lines that can be told apart: rate-9, rate-10." in text
+
+
+def test_a_run_that_diverged_is_a_cross_over_the_sweep(tmp_path: Path) -> None:
+    study = write_study(tmp_path, factors={"objective": two_objectives(), "lr": RATES}, seeds=3)
+
+    def one_diverged(cell: Cell, seed: int) -> Makeup:
+        return Makeup(outcome="diverged", made=10) if (cell.name, seed) == ("grpo-1e-3", 2) else GMPO
+
+    figure = sweep_figure(records_of(study, one_diverged), MEASURES["accuracy"])
+    crosses = [line.get_xydata() for axes in figure.axes for line in axes.get_lines() if line.get_marker() == "x"]
+    assert len(crosses) == 1
+    ((place, value),) = crosses[0]
+    assert (round(place), value) == (2, 0.0)  # at the third level, as broken
+    assert "cross: a run that diverged, counts as 0" in figure.get_supxlabel()
+    assert "cross" not in sweep_figure(records_of(study, lambda cell, seed: GMPO), MEASURES["accuracy"]).get_supxlabel()
 
 
 def test_a_factor_without_numbers_has_no_axis_to_be_drawn_over(tmp_path: Path) -> None:

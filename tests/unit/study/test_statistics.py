@@ -9,7 +9,7 @@ from statistics import median
 
 import pytest
 
-from services.study.statistics import Spread, median_chances, one_sided_chance, paired, range_coverage, spread_of
+from services.study.statistics import Spread, median_chances, one_sided_chance, paired, range_coverage, spread_of, two_sided_chance
 
 
 def test_of_three_values_the_interval_is_the_range() -> None:
@@ -48,15 +48,26 @@ def test_values_that_are_not_finite_are_left_out_and_not_counted() -> None:
     assert spread_of([math.nan]) is None
 
 
-def test_differences_are_of_the_seeds_that_both_have() -> None:
-    difference = paired({0: 0.9, 1: 0.8, 2: math.nan, 4: 0.5}, {4: 0.75, 1: 0.5, 0: 0.5, 2: 0.1, 3: 0.2})
+def test_differences_that_are_not_finite_are_left_out() -> None:
+    difference = paired({4: -0.25, 0: 0.4, 2: math.nan, 1: 0.3})
     assert difference is not None
-    assert difference.differences == pytest.approx((0.4, 0.3, -0.25))
+    assert difference.differences == (0.4, 0.3, -0.25)
     assert difference.above == 2
-    assert difference.spread.n == 3
-    assert paired({0: 1.0}, {1: 1.0}) is None
+    assert difference.spread == Spread(0.3, -0.25, 0.4, 3)
+    assert paired({0: math.nan}) is None
 
 
 def test_what_few_seeds_are_worth() -> None:
     assert [range_coverage(n) for n in (3, 5)] == [0.75, 0.9375]
     assert [one_sided_chance(n) for n in (3, 5)] == [0.125, 0.03125]
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 7, 9, 11])
+def test_the_chance_of_a_difference_where_there_is_none_is_that_of_signs_at_random(n: int) -> None:
+    sizes = [1.0 + rank / 100 for rank in range(n)]
+    found = 0
+    for signs in itertools.product((-1, 1), repeat=n):
+        spread = spread_of(sign * size for sign, size in zip(signs, sizes, strict=True))
+        assert spread is not None
+        found += spread.low > 0 or spread.high < 0
+    assert found / 2**n == two_sided_chance(n)
