@@ -69,6 +69,8 @@ class BucketReceiver(WeightTransferEngine[JoinInfo, UpdateInfo]):
 
     def start_weight_update(self) -> None:
         """Open the model for loading."""
+        if self.device.type == "cpu":
+            _unpack_experts(self.model)
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
@@ -91,6 +93,17 @@ class BucketReceiver(WeightTransferEngine[JoinInfo, UpdateInfo]):
         if self.group is not None:
             self.group.close()
             self.group = None
+
+
+def _unpack_experts(model: torch.nn.Module) -> None:
+    """Have the kernels of experts on a CPU made again for the weights to come.
+
+    They pack the weights as they are made, and vLLM copies new ones, as they came, over the packed ones of a kernel that is there.
+    """
+    for layer in model.modules():
+        method = getattr(layer, "quant_method", None)
+        if getattr(method, "moe_kernel", None) is not None:
+            method.moe_kernel = None
 
 
 class GlooReceiver(BucketReceiver):

@@ -15,6 +15,7 @@ import yaml
 
 from actors.weights.manifest import verify_version
 from tests.integration.conftest import ROOT, TINY, Gmpo, steps_logged
+from tests.tiny_model import save_experts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -146,10 +147,10 @@ def check_replays(gmpo: Gmpo, run: Path) -> None:
     assert unknown.wait(60) == 2
 
 
-def test_the_math_file_goes_through_every_pool(gmpo: Gmpo, warm_model: Path, metrics: Metrics, data: Path, tmp_path: Path) -> None:
+def test_the_math_file_and_a_mixture_of_experts_go_through_every_pool(gmpo: Gmpo, metrics: Metrics, data: Path, tmp_path: Path) -> None:
     recipe = {
         "run": {"name": "math", "steps": 3, "prompts_per_step": 4, "export_every": 3},
-        "policy": {"type": "pretrained", "path": str(warm_model), "dtype": "float32"},
+        "policy": {"type": "pretrained", "path": str(save_experts(tmp_path / "experts")), "dtype": "float32"},
         "prompts": {
             "source": {"type": "file", "path": str(data / "train" / "math_lvl3to5_8523.json")},
             "template": "qwen_math",
@@ -157,13 +158,16 @@ def test_the_math_file_goes_through_every_pool(gmpo: Gmpo, warm_model: Path, met
             "held_out": 2,
         },
         "generation": {"group_size": 4, "max_tokens": 32},
-        "learner": {"ranks": 2, "updates_per_step": 2},
+        "reward": {"overlong": {"limit": 32, "buffer": 24}},  # something to learn, though no answer is right
+        "learner": {"ranks": 2, "updates_per_step": 2, "optimizer": {"lr": 1.0e-2}},
         "evaluation": {"samples": 1},
     }
     (tmp_path / "math.yaml").write_text(yaml.safe_dump(recipe))
     run = gmpo.train("math", recipe=tmp_path / "math.yaml")
     lines = metrics(run)
     assert [line["step"] for line in lines] == [1, 2, 3]
+    assert all(line["learner/grad_norm"] > 0 for line in lines)
+    assert all(line["weights/digest_ok"] == 1 and line["weights/probe_error"] < 1e-4 for line in lines)
     rows = rollouts(run)
     assert len(rows) == 3 * 16
     assert {row["task"] for row in rows} == {"math"}
