@@ -44,7 +44,7 @@ test: lint
 
 # The chart, the image's recipe, rules and dashboards, by the real helm, hadolint, promtool and so on.
 test-deploy: setup $(TOOLS)
-	@$(BIN)/pytest -m deploy
+	@$(BIN)/pytest -n auto --maxprocesses 2 --dist loadfile -m deploy
 
 $(TOOLS): deploy/tools/install.sh deploy/tools/requirements.txt
 	@echo "setting up .tools ..."

@@ -101,7 +101,7 @@ def _unpack_experts(model: torch.nn.Module) -> None:
     They pack the weights as they are made, and vLLM copies new ones, as they came, over the packed ones of a kernel that is there.
     """
     for layer in model.modules():
-        method = getattr(layer, "quant_method", None)
+        method: Any = getattr(layer, "quant_method", None)
         if getattr(method, "moe_kernel", None) is not None:
             method.moe_kernel = None
 
