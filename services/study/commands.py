@@ -27,7 +27,7 @@ def study(
     out = screen()
 
     def tell(text: str) -> None:
-        out.print(text, markup=False)
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def write() -> None:
         if results is not None:

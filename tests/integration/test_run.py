@@ -96,15 +96,22 @@ def test_a_seed_gives_one_run_bit_for_bit_also_across_ctrl_c_and_in_a_study(gmpo
 
 
 def check_in_a_study(gmpo: Gmpo, alone: Path, metrics: Metrics) -> None:
-    """A run of a study that came second to its actors, and whose driver was killed, is the run that was made alone; the next collapses."""
+    """A run of a study that came second to its actors, lost its learner group for good and then its driver, is the run that was made alone.
+
+    The next collapses, which is a result too.
+    """
     file = gmpo.root / "study.yaml"
     collapsing = ["learner.optimizer.lr=1.0e+30", "learner.updates_per_step=4", "learner.max_skipped_updates=2"]
     objective = {"grpo": ["learner.objective={type: grpo}"], "gmpo": [], "collapsing": collapsing}
-    study = {"name": "study", "title": "", "recipe": str(TINY), "settings": list(SMALL), "seeds": [0], "baseline": "grpo"}
+    settings = [*SMALL, "learner.max_restarts=0"]
+    study = {"name": "study", "title": "", "recipe": str(TINY), "settings": settings, "seeds": [0], "baseline": "grpo"}
     file.write_text(yaml.safe_dump(study | {"factors": {"objective": objective}}, sort_keys=False))
     first, second, third = (gmpo.root / "study" / f"{name}-s0" for name in objective)
     process = gmpo.start("study", str(file))
-    gmpo.until(process, lambda: steps_logged(second) >= 4)
+    gmpo.until(process, lambda: steps_logged(second) >= 2)
+    gmpo.actors("RayTrainWorker")[0].kill()
+    gmpo.until(process, lambda: steps_logged(second) >= 5)
+    assert f"{second.name}: the learner group failed" in gmpo.output.read_text()
     process.kill()
     process.wait()
     assert gmpo.left_behind() == []

@@ -187,8 +187,9 @@ async def drive(
     snapshot: Sequence[Sequence[Any]] = (),
     keeper: Keeper | None = None,
     name: str = "ledger.jsonl",
+    told: Mapping[str, Any] | None = None,
 ) -> Run:
-    """The run of a recipe from `step` to its end; what the conductor raises."""
+    """The run of a recipe from `step` to its end; what the conductor raises. `told`: where an earlier driver did not tell of all steps."""
     keeper = keeper or Keeper()
     recipe = tiny_recipe(*SMALL, *overrides)
     spec = QueueSpec(
@@ -217,7 +218,7 @@ async def drive(
         recorder=Handle(world),
         watch=lambda: asyncio.sleep(3600),
     )
-    told = {"metrics": tmp_path / "none", "history": tmp_path / "none", "evaluated": set(range(1, step + 1))}  # all up to the checkpoint
+    told = told or {"metrics": tmp_path / "none", "history": tmp_path / "none", "evaluated": set(range(1, step + 1))}
     run = SimpleNamespace(append_evaluation=lambda row: None, rollouts=tmp_path, **told)
     stream = PromptStream(Order(), held_out=world.held_out)
     driver = Conductor(recipe, stream, pools, Handle(queue), keeper, run, Console(), log, step=step)  # type: ignore[arg-type]
@@ -475,6 +476,26 @@ def test_what_is_raised_is_what_went_wrong_and_no_bundle_of_errors() -> None:
 
 
 # --- what is seen between two steps ----------------------------------------------------------------------------------------------
+
+
+async def test_a_driver_tells_first_what_the_one_before_it_was_cut_before_telling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, asked = World(held_out=[Prepared(Order().nth(0), b"")]), []
+
+    async def evaluate(*arguments: Any) -> Evaluation:
+        assert world.log
+        asked.append((arguments[-1], len(world.log.steps)))
+        return Evaluation(arguments[-1], 0.5, 0.25, 1, [])
+
+    monkeypatch.setattr(conductor, "evaluate", evaluate)
+    history, log = tmp_path / "earlier.jsonl", tmp_path / "metrics.jsonl"
+    published = [{"time": 0.0, "event": "published", "version": step, "metrics": {"reward/mean": step / 10}} for step in (1, 2)]
+    history.write_text("".join(json.dumps(event) + "\n" for event in published))
+    log.write_text(json.dumps({"step": 1}) + "\n")
+    left = {"metrics": log, "history": history, "evaluated": {0, 1}}  # cut between the checkpoint of step 2 and its metrics
+    run = await drive(tmp_path, world, SYNCHRONOUS, "evaluation.every=1", step=2, told=left)
+    assert asked == [(2, 0), (3, 1)]
+    assert run.metrics[0] == {"reward/mean": 0.2, "eval/sampled": 0.5, "eval/greedy": 0.25}
+    assert len(run.metrics) == 2 and len(run.trained) == 1
 
 
 async def test_the_page_tells_while_held_out_questions_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
