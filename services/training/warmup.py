@@ -59,8 +59,9 @@ def warm_policy(recipe: Recipe, tell: Callable[[str], None]) -> Path:
     with tempfile.TemporaryDirectory(dir=directory.parent) as place:
         draft = Path(place) / "policy"
         _teach(recipe, draft, tell)
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(draft, directory)
+        if not (directory / "warmup.json").exists():  # else another process was as fast, and taught the same
+            shutil.rmtree(directory, ignore_errors=True)
+            os.replace(draft, directory)
     return directory
 
 
