@@ -37,14 +37,15 @@ lint: setup
 	@$(BIN)/ruff check actors services deploy tests
 	@$(BIN)/mypy
 
-# The unit tests by as many processes as there are cores, up to four; the others, which start many processes themselves, by two at most.
+# The unit tests by as many processes as there are cores, up to four; the others, whose processes share a machine, one after the other.
 test: lint
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 tests/unit
-	@$(BIN)/pytest -n auto --maxprocesses 2 --dist loadfile --ignore tests/unit
+	@$(BIN)/pytest --ignore tests/unit
 
 # The chart, the image's recipe, rules and dashboards, by the real helm, hadolint, promtool and so on.
 test-deploy: setup $(TOOLS)
-	@$(BIN)/pytest -n auto --maxprocesses 2 --dist loadfile -m deploy
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m 'deploy and not integration'
+	@$(BIN)/pytest -m 'deploy and integration'
 
 $(TOOLS): deploy/tools/install.sh deploy/tools/requirements.txt
 	@echo "setting up .tools ..."

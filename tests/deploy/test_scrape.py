@@ -24,7 +24,7 @@ from tests.integration.conftest import gmpo as gmpo  # a fixture
 from tests.integration.endpoint import bearer
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.deploy, pytest.mark.timeout(400)]
 
 STEPS = 2000
 SMALL = (
