@@ -1,4 +1,4 @@
-"""Reward functions that misbehave, for the children to import. What to do is the prompt's answer, so that one pool serves all tests."""
+"""Reward functions for the children to import; what `misbehave` does is the prompt's answer, so that one pool serves all tests."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def hide_exhaustion() -> float:
     except MemoryError:
         held.clear()
     return 0.0
+
+
+def variety(task: str, response: str, answer: Answer) -> float:
+    """Share of characters that the response has not had before: what even a policy that knows nothing can learn from."""
+    return len(set(response)) / max(1, len(response))
 
 
 def echo(task: str, response: str, answer: Answer) -> float:

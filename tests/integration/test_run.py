@@ -165,7 +165,7 @@ def test_the_math_file_and_a_mixture_of_experts_go_through_every_pool(gmpo: Gmpo
             "held_out": 2,
         },
         "generation": {"group_size": 4, "max_tokens": 32},
-        "reward": {"overlong": {"limit": 32, "buffer": 24}},  # something to learn, though no answer is right
+        "reward": {"parts": [{"type": "verifier"}, {"type": "function", "path": "tests.integration.reward_functions:variety"}]},
         "learner": {"ranks": 2, "updates_per_step": 2, "optimizer": {"lr": 1.0e-2}},
         "evaluation": {"samples": 1},
     }
