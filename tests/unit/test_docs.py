@@ -21,18 +21,11 @@ ROOT = TINY.parents[2]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "SECURITY.md", ROOT / "helm" / "gmpo" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted(TINY.parent.glob("*.yaml"))
-WRITTEN_BY_STUDIES = {"docs/sweeps.md"}
-"""Not there before `make paper-sweeps` has run."""
 
 
 def name(path: Path) -> str:
     """A file by its place in the repository."""
     return str(path.relative_to(ROOT))
-
-
-def missing(path: Path) -> bool:
-    """Whether a file that is named is not there and is nothing that a study writes."""
-    return not path.exists() and name(path) not in WRITTEN_BY_STUDIES
 
 
 def blocks(page: Path, language: str = "") -> Iterator[str]:
@@ -61,7 +54,7 @@ def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
             continue
         place, _, anchor = link.partition("#")
         target = (page.parent / place).resolve() if place else page
-        assert not missing(target), link
+        assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
 
 
@@ -69,7 +62,7 @@ def test_files_and_targets_of_the_makefile_are_there() -> None:
     text = (ROOT / "Makefile").read_text()
     paths = re.findall(r"\b(?:deploy|docs|tests|services|actors)/[\w./-]+\w", text)
     assert len(paths) > 5
-    assert [path for path in paths if missing(ROOT / path)] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
     targets = set(re.findall(r"^([\w-]+):", text, re.MULTILINE))
     named = {target for page in PAGES for block in blocks(page) for target in re.findall(r"^make ([\w-]+)", block, re.MULTILINE)}
     assert named and named <= targets
