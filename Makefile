@@ -56,7 +56,7 @@ $(TOOLS): deploy/tools/install.sh deploy/tools/requirements.txt
 chaos: setup
 	@$(BIN)/pytest -m chaos --log-cli-level=INFO
 
-# The paper's claims measured anew, two hours on two cores; and how far the objectives can be pushed, some ten hours. Both go on where
+# The paper's claims measured anew, two hours on two cores; and how far the objectives can be pushed, six hours and more. Both go on where
 # they were cut. STUDY_FLAGS=--only-results writes the page of what is there.
 paper-small: setup
 	@$(BIN)/gmpo study deploy/studies/paper-small.yaml deploy/studies/paper-long.yaml --results docs/results.md $(STUDY_FLAGS)

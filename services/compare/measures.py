@@ -126,9 +126,9 @@ _ALL = (
     ),
     Measure(
         key="weight",
-        title="farthest response weight",
+        title="farthest mean response weight",
         unit="nats",
-        what="size of ln w, w being the mean weight that the objective gives a response by its ratio",
+        what="size of ln w, w being the mean over a step's responses of the weight that the objective gives one by its ratio",
         over="greatest over the steps",
         of=_metric("learner/sequence_ratio", _farthest),
     ),

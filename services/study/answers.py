@@ -60,7 +60,8 @@ def _in_short(found: Sequence[Verdict]) -> str:
     if not there:
         return NOT_RUN
     told = Counter(verdict.told for verdict in sorted(there, key=lambda one: (HOLDS, FAILS, OPEN).index(one.word)))
-    return ", ".join(f"**{word}** at {count}" for word, count in told.items()) + f" of {len(found)} places"
+    absent = f", not run at {len(found) - len(there)}" if len(there) < len(found) else ""
+    return ", ".join(f"**{word}** at {count}" for word, count in told.items()) + f"{absent} of {len(found)} places"
 
 
 def _verdict(verdict: Verdict) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from statistics import median
 
+from actors.learner.config import AdamWConfig
 from services.config import Recipe
 from services.study.claims import MARGIN
 from services.study.measures import figure
@@ -38,17 +39,21 @@ def _noise(records: Records, recipes: Recipes) -> Iterator[str]:
     alike = math.sqrt(middle * (1 - middle) / questions)
     yield (
         f"An accuracy of {number(middle, 2)} by {questions} questions, {samples} sampled answers to each, has a standard error between "
-        f"{number(alike / math.sqrt(samples), 3)} (answers to one question differ like those to two) and {number(alike, 3)} (all alike). "
-        f"All runs are asked the same questions, so a part of it cancels in differences; what less than the margin of {MARGIN} sets apart "
-        "is taken to be alike."
+        f"{number(alike / math.sqrt(samples), 3)} (if answers to one question differ as those to two do) and {number(alike, 3)} "
+        f"(if they never differ). All runs are asked the same questions, so a part of it cancels in differences; what less than the margin "
+        f"of {MARGIN} sets apart is taken to be alike."
     )
 
 
 def _tuning(recipes: Recipes) -> Iterator[str]:
-    rates = {recipe.learner.optimizer.lr for recipe in recipes.values()}
+    rates = {_rate(recipe.learner.optimizer) for recipe in recipes.values()}
     kinds = {recipe.learner.objective.type for recipe in recipes.values()}
     if len(rates) == 1 and len(kinds) > 1:
-        yield f"One learning rate, {rates.pop():g}, for all objectives: it is tuned for none by itself."
+        yield f"One learning rate, {rates.pop()}, for all objectives: it is tuned for none by itself."
+
+
+def _rate(optimizer: AdamWConfig) -> str:
+    return f"{optimizer.lr:g}" + (f" ({optimizer.schedule} to {optimizer.lr_end:g})" if optimizer.schedule != "constant" else "")
 
 
 def _still_climbing(records: Records) -> Iterator[str]:
@@ -84,6 +89,12 @@ def _unlike(recipes: Recipes) -> Iterator[str]:
         yield (
             f"The mean reward of {', '.join(filtering)} is of the groups that dynamic sampling kept: it cannot be compared with that "
             "of the others."
+        )
+    shown = [name for name, recipe in recipes.items() if recipe.learner.denominator == "behaviour"]
+    if shown and len(shown) < len(recipes):
+        yield (
+            "With ratios to the behaviour policy, entropy and KL are of the tokens of a step's first update, else of all its updates: "
+            "of fewer tokens, under the same policy."
         )
     if any(recipe.learner.skip_zero_advantage for recipe in recipes.values()):
         yield (

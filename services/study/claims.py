@@ -70,7 +70,7 @@ class Verdict:
     """What the runs say to a claim, at one place of a study."""
 
     claim: Claim
-    where: str  # "ratio = tis, mean over lr"; empty where a study has but one place
+    where: str  # "correction = tis, mean over lr"; empty where a study has but one place
     difference: Paired | None  # ours - theirs; None where no seed has both
     second: Paired | None = None  # the same in the claim's second measure
 
@@ -99,7 +99,14 @@ CLAIMS: tuple[Claim, ...] = (
     _WIDE(f"GMPO has a narrower {_RANGE} than GRPO with the same wide clip", "asked by reviewers", measure="range", side="below"),
     _WIDE(f"GMPO has a narrower {_BULK} than GRPO with the same wide clip", "asked by reviewers", measure="bulk", side="below"),
     Claim(f"Clipping tokens gives a narrower {_RANGE} than clipping whole responses", "Fig. 3", "gmpo", "gmpo-seq-clip", "range", "below"),
-    Claim("Without 1/length a response's weight leaves 1 farther behind", "App. C, Fig. 6", "gmpo", "gmpo-no-norm", "weight", "below"),
+    Claim(
+        "Without 1/length the mean weight of a step's responses leaves 1 farther behind",
+        "App. C, Fig. 6",
+        "gmpo",
+        "gmpo-no-norm",
+        "weight",
+        "below",
+    ),
     _GRPO("GMPO keeps a higher entropy than GRPO", "Fig. 4", measure="entropy", side="above"),
     _WIDE("GMPO ends with a higher entropy than GRPO with the same wide clip", "Fig. 4", measure="entropy_end", side="above"),
     _GRPO(

@@ -27,7 +27,7 @@ LIMITS = "This says nothing about larger models, longer responses or other tasks
 def scope(records: Sequence[Records], page: Path) -> Iterator[str]:
     """A line for each study, one for the machine that writes the page, and the limits."""
     yield "\n".join(f"- {''.join(_study(one, page))}" for one in records)
-    yield f"Written on {_machine()}, with {', '.join(_versions())}."
+    yield f"Page written on {_machine()}, with {', '.join(_versions())}."
     yield LIMITS
 
 

@@ -36,6 +36,17 @@ QUICK = (
     "prompts.held_out=0",
 )
 """Settings of the tiny recipe under which a step takes about a second."""
+STEPS = 10
+SMALL = (
+    f"run.steps={STEPS}",
+    "run.prompts_per_step=4",
+    "run.export_every=5",
+    "generation.group_size=4",
+    "learner.updates_per_step=2",
+    "learner.checkpoint_every=3",
+    "prompts.held_out=4",
+)
+"""Settings of the `unbroken` run: generation and learning by turns, so that a seed gives one result."""
 AHEAD, SYNCHRONOUS = "replay.max_staleness=1", "replay.max_staleness=0"
 ALERT = "health={every_s: 1, answer_s: 10}"
 """Dead and hung processes are found soon."""
@@ -142,20 +153,35 @@ def _is_actor(process: psutil.Process, kind: str) -> bool:
     return title == f"ray::{kind}" or title.startswith(f"ray::{kind}.")
 
 
+@contextlib.contextmanager
+def leaving_nothing(root: Path) -> Iterator[Gmpo]:
+    """A command line whose processes are all gone at the end of the block."""
+    runner = Gmpo(root, uuid.uuid4().hex)
+    try:
+        yield runner
+        assert runner.left_behind() == []
+    finally:
+        runner.end()
+
+
 @pytest.fixture
 def gmpo(tmp_path: Path) -> Iterator[Gmpo]:
     """A command line whose processes are all gone at the end of the test."""
-    runner = Gmpo(tmp_path, uuid.uuid4().hex)
-    yield runner
-    left = runner.left_behind()
-    runner.end()
-    assert left == []
+    with leaving_nothing(tmp_path) as runner:
+        yield runner
 
 
 @pytest.fixture(scope="session")
 def warm_model() -> Path:
     """The tiny recipe's warm policy, taught once and cached."""
     return warm_policy(load_recipe(TINY), lambda text: None)
+
+
+@pytest.fixture(scope="session")
+def unbroken(warm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run to which nothing happened, made once; those that were disturbed are held against it."""
+    with leaving_nothing(tmp_path_factory.mktemp("unbroken")) as runner:
+        return runner.train("unbroken", *SMALL)
 
 
 @pytest.fixture

@@ -19,13 +19,12 @@ from actors.replay.audit import Account
 from actors.types import Outcome
 from actors.weights.manifest import verify_version
 from services.ledger import audit_run
-from tests.integration.conftest import AHEAD, ALERT, QUICK, SYNCHRONOUS, TINY, Gmpo, happened, steps_logged
+from tests.integration.conftest import AHEAD, ALERT, QUICK, SMALL, STEPS, TINY, Gmpo, happened, steps_logged
 from tests.integration.test_run import figures, rollouts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-STEPS, ENDLESS = 8, 2000
-SETTINGS = (*QUICK, ALERT)
+ENDLESS = 2000
 
 
 class Run:
@@ -38,7 +37,7 @@ class Run:
 
     def start(self) -> subprocess.Popen[str]:
         """The command that a person gives."""
-        return self.gmpo.start("train", str(TINY), "run.name=run", *SETTINGS, AHEAD, f"run.steps={ENDLESS}", "generation.engines=2")
+        return self.gmpo.start("train", str(TINY), "run.name=run", *QUICK, ALERT, AHEAD, f"run.steps={ENDLESS}", "generation.engines=2")
 
     def goes_on(self, steps: int = 2) -> None:
         """Wait for further steps."""
@@ -111,10 +110,8 @@ def damage(run: Path) -> int:
     return int(newest.name.removeprefix("step-"))
 
 
-def test_a_rank_the_driver_and_a_checkpoint_are_lost_and_the_run_equals_the_unbroken_one(gmpo: Gmpo, warm_model: Path) -> None:
-    settings = (*SETTINGS, SYNCHRONOUS, f"run.steps={STEPS}")
-    unbroken = gmpo.train("unbroken", *settings)
-
+def test_a_rank_the_driver_and_a_checkpoint_are_lost_and_the_run_equals_the_unbroken_one(gmpo: Gmpo, unbroken: Path) -> None:
+    settings = (*SMALL, ALERT)
     process = gmpo.start("train", str(TINY), "run.name=run", *settings)
     run = gmpo.root / "run"
     gmpo.until(process, lambda: steps_logged(run) >= 3)

@@ -14,21 +14,11 @@ import pytest
 import yaml
 
 from actors.weights.manifest import verify_version
-from tests.integration.conftest import ROOT, TINY, Gmpo, steps_logged
+from tests.integration.conftest import ROOT, SMALL, STEPS, TINY, Gmpo, steps_logged
 from tests.tiny_model import save_experts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-STEPS = 10
-SMALL = (
-    f"run.steps={STEPS}",
-    "run.prompts_per_step=4",
-    "run.export_every=5",
-    "generation.group_size=4",
-    "learner.updates_per_step=2",
-    "learner.checkpoint_every=3",
-    "prompts.held_out=4",
-)
 DAPO = (
     *SMALL,
     "run.steps=3",
@@ -73,24 +63,23 @@ def data() -> Path:
     return place
 
 
-def test_a_seed_gives_one_run_bit_for_bit_also_across_ctrl_c_and_in_a_study(gmpo: Gmpo, warm_model: Path, metrics: Metrics) -> None:
-    first = gmpo.train("first", *SMALL)
-    assert len(rollouts(first)) == STEPS * 16
+def test_a_seed_gives_one_run_bit_for_bit_also_across_ctrl_c_and_in_a_study(gmpo: Gmpo, unbroken: Path, metrics: Metrics) -> None:
+    assert len(rollouts(unbroken)) == STEPS * 16
     interrupted = gmpo.stop_at(4, "interrupted", *SMALL)
     assert gmpo.left_behind() == []
     stopped = len(metrics(interrupted))
     assert 4 <= stopped < STEPS
     assert (interrupted / "checkpoints" / f"step-{stopped}" / "ledger.json").exists()
     gmpo.train("interrupted", *SMALL)
-    assert rollouts(interrupted) == rollouts(first)
-    assert figures(metrics(interrupted)) == figures(metrics(first))
-    assert trained(interrupted) == trained(first) == list(range(STEPS * 4))
+    assert rollouts(interrupted) == rollouts(unbroken)
+    assert figures(metrics(interrupted)) == figures(metrics(unbroken))
+    assert trained(interrupted) == trained(unbroken) == list(range(STEPS * 4))
 
-    manifests = [verify_version(run / "policies" / f"step-{STEPS}") for run in (first, interrupted)]
+    manifests = [verify_version(run / "policies" / f"step-{STEPS}") for run in (unbroken, interrupted)]
     assert len({manifest.weights_sha256 for manifest in manifests}) == 1
-    check_in_a_study(gmpo, first, metrics)
+    check_in_a_study(gmpo, unbroken, metrics)
 
-    different = gmpo.start("train", str(ROOT / "deploy/recipes/tiny.yaml"), "run.name=first", *SMALL, "learner.optimizer.lr=1.0")
+    different = gmpo.start("train", str(TINY), "run.name=interrupted", *SMALL, "learner.optimizer.lr=1.0")
     assert different.wait(60) == 2
     assert "learner.optimizer.lr" in gmpo.output.read_text()
 

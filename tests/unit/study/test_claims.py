@@ -24,7 +24,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    factors = {"objective": OBJECTIVES, "lr": RATES, "ratio": {"recomputed": [], "behaviour": ["learner.denominator=behaviour"]}}
+    factors = {"objective": OBJECTIVES, "lr": RATES, "denominator": {"recomputed": [], "behaviour": ["learner.denominator=behaviour"]}}
     return write_study(tmp_path_factory.mktemp("sweep"), factors=factors, seeds=3)
 
 
@@ -112,12 +112,12 @@ def test_in_a_sweep_a_claim_is_put_at_every_place(sweep: Study) -> None:
         one.where: one.word for one in verdicts(Claim("", "", "gmpo", "grpo", "accuracy", "above"), records_of(sweep, worse_at_high_rates))
     }
     assert found == {
-        "lr = 1e-4, ratio = recomputed": FAILS,
-        "lr = 1e-4, ratio = behaviour": FAILS,
-        "lr = 3e-4, ratio = recomputed": FAILS,
-        "lr = 3e-4, ratio = behaviour": FAILS,
-        "lr = 1e-3, ratio = recomputed": HOLDS,
-        "lr = 1e-3, ratio = behaviour": OPEN,
+        "lr = 1e-4, denominator = recomputed": FAILS,
+        "lr = 1e-4, denominator = behaviour": FAILS,
+        "lr = 3e-4, denominator = recomputed": FAILS,
+        "lr = 3e-4, denominator = behaviour": FAILS,
+        "lr = 1e-3, denominator = recomputed": HOLDS,
+        "lr = 1e-3, denominator = behaviour": OPEN,
     }
 
 
@@ -128,8 +128,11 @@ def along(how: Along, measure: str = "accuracy", side: Literal["above", "below"]
 def test_a_claim_on_a_sweep_is_of_its_greatest_level_or_of_the_mean_over_them(sweep: Study) -> None:
     records = records_of(sweep, worse_at_high_rates)
     greatest, mean = verdicts(along("greatest"), records), verdicts(along("mean over"), records)
-    assert [(one.where, one.word) for one in greatest] == [("ratio = recomputed, lr = 1e-3", HOLDS), ("ratio = behaviour, lr = 1e-3", OPEN)]
-    assert [one.where for one in mean] == ["ratio = recomputed, mean over lr", "ratio = behaviour, mean over lr"]
+    assert [(one.where, one.word) for one in greatest] == [
+        ("denominator = recomputed, lr = 1e-3", HOLDS),
+        ("denominator = behaviour, lr = 1e-3", OPEN),
+    ]
+    assert [one.where for one in mean] == ["denominator = recomputed, mean over lr", "denominator = behaviour, mean over lr"]
     assert mean[0].difference is not None
     assert mean[0].difference.spread.median == pytest.approx((0.6 - 0.01 - 0.01) / 3)
     assert mean[1].difference is not None
@@ -146,7 +149,7 @@ def test_an_advantage_that_is_the_same_at_every_level_is_no_gain_along_the_sweep
     assert constant.difference is not None and growing.difference is not None
     assert constant.difference.spread.high == pytest.approx(0)
     assert growing.difference.spread.median == pytest.approx(0.6 + 0.01)
-    assert (growing.where, growing.word) == ("ratio = recomputed, lr 1e-3 less 1e-4", HOLDS)
+    assert (growing.where, growing.word) == ("denominator = recomputed, lr 1e-3 less 1e-4", HOLDS)
 
 
 def test_the_share_that_collapses_is_over_the_levels(sweep: Study) -> None:

@@ -108,7 +108,7 @@ def test_the_page_says_what_it_is_evidence_of(written: Written) -> None:
 def test_remarks_tell_the_noise_of_the_questions_and_the_tuning(written: Written) -> None:
     # Of 256 questions, sqrt(0.835 * 0.165 / 256) = 0.023, half of it where the four answers to one are as different as those to two.
     assert "256 questions, 4 sampled answers to each, has a standard error between 0.012" in written.text
-    assert "One learning rate, 0.0003, for all objectives: it is tuned for none by itself." in written.text
+    assert "One learning rate, 0.0003 (linear to 1e-05), for all objectives: it is tuned for none by itself." in written.text
     assert "`gspo` has its paper's clip (0.0003 and 0.0004)" in written.text
 
 
@@ -158,6 +158,19 @@ def test_a_study_of_which_nothing_ran_has_no_figures_at_all(tmp_path: Path, monk
     assert "0 of 6 runs have ended." in text
     assert "| GMPO keeps a higher entropy than GRPO | Fig. 4 | **cannot be said**: not run |" in text
     assert "Remarks" not in text
+
+
+def test_a_cell_that_has_not_run_and_figures_of_fewer_tokens_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMPO_RUN_ROOT", str(tmp_path / "runs"))
+    denominators = {"recomputed": [], "behaviour": ["learner.denominator=behaviour"]}
+    study = write_study(tmp_path, factors={"objective": two_objectives(), "denominator": denominators}, seeds=1)
+    for cell in study.cells:
+        if cell.levels[1] == "recomputed":
+            write_run(study, cell, 0, GMPO)
+    write_results([study], tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "| GMPO keeps a higher entropy than GRPO | Fig. 4 | **cannot be said** at 1, not run at 1 of 2 places |" in text
+    assert "entropy and KL are of the tokens of a step's first update" in text
 
 
 def test_a_run_under_way_and_a_torn_outcome_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
