@@ -72,7 +72,8 @@ class EvaluationConfig(Section):
     """Held-out accuracy during training, by the engines themselves."""
 
     every: int = Field(0, ge=0)
-    """Steps between two evaluations; before the first and after the last step there always is one. 0: only those two."""
+    """Steps between two evaluations; before the first and after the last step there always is one. 0: only those two. With
+    `replay.exact_staleness` there is none in the last `replay.max_staleness` steps but the very last."""
     samples: int = Field(4, gt=0)
     """Sampled responses per held-out problem, beside the greedy one."""
     live: LiveEvaluationConfig = LiveEvaluationConfig()

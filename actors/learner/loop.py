@@ -132,7 +132,7 @@ class Loop:
                         self._export_missing()
                     self._epoch = assignment.epoch
                     self._publisher.use(assignment.engines, self._spec.workers)
-                    self._publish()
+                    self._publish(self._probe_logprobs())
                 case Stop():
                     if self._unacked is None:  # else the run goes on from the step before
                         self._save()
@@ -169,17 +169,21 @@ class Loop:
         batch = assemble(work, groups)
         try:
             result = self._learner.train(batch)
+            probe = self._probe_logprobs()
+            if not np.isfinite(probe).all():  # no update is left that could be skipped for it
+                raise TrainingDiverged("the policy's log-probs are not finite after the last update")
         except TrainingDiverged as error:  # on every rank; a restart would go the same way, so the run ends here
             self._tell_queue("fail", TrainingDiverged(f"step {work.step}: {error}"))
             raise QueueClosed("training diverged") from error
         self._step, self._unacked = work.step, result
-        self._publish()
+        self._publish(probe)
 
-    def _publish(self) -> None:
-        """Send the present version to the engines; then the queue hears that they have it, or that they do not."""
+    def _publish(self, probe: Sequence[float]) -> None:
+        """Send the present version, which gives the probe's tokens these log-probs, to the engines; then the queue hears that they have it,
+        or that they do not.
+        """
         try:
-            probe = self._probe, self._probe_logprobs()
-            publication = self._publisher.publish(self._step, self._learner.backend, probe, self._synchronize)
+            publication = self._publisher.publish(self._step, self._learner.backend, (self._probe, probe), self._synchronize)
         except WeightSyncError as error:  # on every rank
             self._tell_queue("unsynced", self._epoch, error)
             return

@@ -69,6 +69,8 @@ class Saver:
     def close(self) -> None:
         """Let the thread end; what it is writing stays uncommitted if the process ends first."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+        if not self.busy:  # else the group ends with the process
+            dist.destroy_process_group(self._group)
 
     def _write(self, snapshot: checkpoint.Snapshot, allowed: Callable[[], None], committed: Callable[[], None]) -> None:
         files: checkpoint_store.Digests = {}

@@ -90,10 +90,15 @@ def _grid(place: GridSpecBase, labels: Sequence[str], *, size: float) -> list[Ax
         axes.remove()
     panels = every[: len(labels)]
     for at, (axes, label) in enumerate(zip(panels, labels, strict=True)):
-        axes.set_title(textwrap.fill(label, int(1150 / columns / size)), loc="left", fontsize=size)
+        axes.set_title(_literal(textwrap.fill(label, int(1150 / columns / size))), loc="left", fontsize=size)
         _frame(axes)
         axes.tick_params(labelbottom=at >= len(panels) - columns, labelsize=size)
     return panels
+
+
+def _literal(text: str) -> str:
+    """A text that shows as it is: what stands between dollars would be read as a formula."""
+    return text.replace("$", r"\$")
 
 
 def _line(axes: Axes, curve: Curve, look: Look, label: str, *, turn: float) -> None:
@@ -102,7 +107,7 @@ def _line(axes: Axes, curve: Curve, look: Look, label: str, *, turn: float) -> N
     axes.plot(
         curve.steps,
         curve.median,
-        label=label,
+        label=_literal(label),
         color=look.colour,
         linestyle=look.dashes,
         linewidth=1.9,

@@ -15,8 +15,9 @@ RULE = f"""A claim is put to the differences between two objectives, paired by s
 the runs, it **holds** where it holds in all seeds, **holds in none** where the opposite does, and else it **{OPEN}**; nor can it with
 fewer than {FEWEST_PAIRS} seeds. With more than {RANGE_UP_TO} seeds the 95 % interval of the median difference decides. KL is asked
 twice, by its median over steps and by its mean: where they do not agree, it **{OPEN}**. "At least" allows {MARGIN} of accuracy or reward,
-about the standard error of one accuracy from its questions (each study's remarks work it out). Behind a verdict stand the median
-difference with its range, in the unit of the measure, and the seeds that agree with the claim.
+about the standard error of one accuracy from its questions (each study's remarks work it out); a mean reward is of many more responses
+and better known. Behind a verdict stand the median difference with its range, in the unit of the measure, and the seeds that agree with
+the claim.
 
 A claim that holds here holds of these runs. The paper's table or figure beside it, of models of 1.5 to 32 billion parameters, is not
 replicated."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from statistics import median
 
@@ -21,12 +23,35 @@ def cautions(records: Records) -> Iterator[str]:
     """Sentences, each where it applies."""
     study = records.study
     recipes = {cell.name: study.recipe(cell, study.seeds[0]) for cell in study.cells}
+    yield from _origins(records)
     yield from _noise(records, recipes)
     yield from _tuning(recipes)
     yield from study.config.notes
     yield from _still_climbing(records)
     yield from _objectives({cell.levels[0]: recipes[cell.name] for cell in study.cells})
     yield from _unlike(recipes)
+
+
+def _origins(records: Records) -> Iterator[str]:
+    """Runs that did not begin alike though they should have, or that were not made by the same code."""
+    starts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for run in records.ended:
+        if run.start:
+            starts[json.dumps([run.curves.recipe["policy"], run.curves.recipe["prompts"]])][run.start] += 1
+    for found in starts.values():
+        if len(found) > 1:
+            yield f"These runs did not all begin with the same weights: {_counted(found)}. They differ by more than their levels."
+    packages: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for run in records.ended:
+        for name, version in run.packages.items():
+            packages[name][version] += 1
+    for name, found in packages.items():
+        if len(found) > 1:
+            yield f"These runs were not all made with the same {name}: {_counted(found)}."
+
+
+def _counted(found: Counter[str]) -> str:
+    return ", ".join(f"{one} in {count}" for one, count in found.items())
 
 
 def _noise(records: Records, recipes: Recipes) -> Iterator[str]:

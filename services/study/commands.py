@@ -39,8 +39,10 @@ def study(
     if only_results:
         write()
         return
-    from services.study.run import conduct
+    from services.study.run import conduct, planned
 
+    for one in loaded:
+        planned(one)  # what is wrong with the last study is said before the first one runs
     for one in loaded:
         done = conduct(one, tell)
         write()

@@ -30,7 +30,7 @@ from services.config import Recipe, load_recipe, read_mapping
 
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 """What may be part of a directory's name."""
-OURS = re.compile(r"run(\.(root|name|seed|storage))?\s*=")
+OURS = re.compile(r"run(\.(root|name|seed))?\s*=")
 """Settings that a study makes itself."""
 Levels = Annotated[dict[Word, tuple[str, ...]], Field(min_length=1)]
 
@@ -146,9 +146,11 @@ def load_study(path: Path) -> Study:
     study = Study(path, config, tuple(_cells(config)))
     for cell in study.cells:
         try:
-            study.recipe(cell, config.seeds[0])
+            recipe = study.recipe(cell, config.seeds[0])
         except ConfigError as error:
             raise ConfigError(f"{path}: in the cell {cell.name}: {error}") from None
+        if recipe.run.storage:
+            raise ConfigError(f"{path}: in the cell {cell.name}: run.storage: a study keeps each run's checkpoints in its own directory")
     return study
 
 

@@ -51,14 +51,14 @@ class Crew:
             leaving.cancel()
             self._group.result()
             raise LearnerError("the learner group has left a study that is not over")
+        leaving.result()
 
     async def close(self) -> None:
-        """End every actor."""
+        """End every actor. The board ends with the last who knows it: a group that comes back late must find nothing to do."""
         with contextlib.suppress(ray.exceptions.RayError):
             await self._board.finish.remote()
         await asyncio.wait({self._group}, timeout=GROUP_END_S)
         await self.pools.close()
-        ray.kill(self._board)
 
 
 def _made_of(recipe: Recipe) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from actors.errors import ConfigError
+from services.telemetry.jsonl import read_rows
 from services.training.rundir import locked
 
 OUTCOMES = "outcomes.jsonl"
+Kind = Literal["done", "diverged", "nothing_to_learn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +21,18 @@ class Outcome:
     """How a run ended."""
 
     run: str
-    outcome: Literal["done", "diverged", "nothing_to_learn"]
+    outcome: Kind
     why: str
     seconds: float  # of this driver
+    packages: Mapping[str, str] = field(default_factory=dict)  # {name: version} of the environment that ended it; empty if not told
+
+
+def ended(directory: Path) -> dict[str, dict[str, Any]]:
+    """{run: its outcome} of the runs of a study that ended and are still there.
+
+    Nothing is touched: the study may be running. A line that is still being written is left out.
+    """
+    return {row["run"]: row for row in read_rows(directory / OUTCOMES) if (directory / row["run"]).is_dir()}
 
 
 class Outcomes:
@@ -29,6 +41,7 @@ class Outcomes:
     def __init__(self, directory: Path) -> None:
         """ConfigError while another driver works on the study."""
         directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
         self._file = (directory / OUTCOMES).open("a+", encoding="utf-8")
         if not locked(self._file):
             self._file.close()
@@ -45,7 +58,8 @@ class Outcomes:
         self._file.close()
 
     def __contains__(self, run: str) -> bool:
-        return run in self._ended
+        """Whether a run has ended; one whose directory was taken away is to be made again."""
+        return run in self._ended and (self._directory / run).is_dir()
 
     def add(self, outcome: Outcome) -> None:
         """A run has ended."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.errors import PolicyVersionError
+from actors.weights.manifest import read_manifest
+from actors.weights.version import version_path
 from services.compare.series import RunCurves, read_run
 from services.study.config import Cell, Study
-from services.study.outcomes import OUTCOMES
-from services.telemetry.jsonl import read_rows
-from services.training.rundir import RunDirectory
+from services.study.outcomes import ended
+from services.training.rundir import POLICIES, RunDirectory
 
 DONE, DIVERGED, STOOD_STILL = "done", "diverged", "nothing_to_learn"
 
@@ -27,6 +29,8 @@ class Ended:
     why: str
     curves: RunCurves
     seconds: float = math.nan  # of the driver that ended it
+    packages: Mapping[str, str] = field(default_factory=dict)  # that it was ended with; empty if not told
+    start: str = ""  # digest of the weights it began with; empty if they are gone
 
     @property
     def steps_planned(self) -> int:
@@ -57,24 +61,31 @@ def read_records(study: Study) -> Records:
 
     ConfigError names a run that ended and cannot be read, or that was made with other settings than the study's.
     """
-    outcomes = _outcomes(study.directory / OUTCOMES)
+    outcomes = ended(study.directory)
     runs = {
-        cell.levels: {
-            seed: _read(study, cell, seed, found)
-            for seed in study.seeds
-            if (found := outcomes.get(study.run_name(cell, seed))) and study.run_dir(cell, seed).is_dir()
-        }
+        cell.levels: {seed: _read(study, cell, seed, found) for seed in study.seeds if (found := outcomes.get(study.run_name(cell, seed)))}
         for cell in study.cells
     }
     return Records(study, runs)
 
 
 def _read(study: Study, cell: Cell, seed: int, found: dict[str, Any]) -> Ended:
-    RunDirectory(study.recipe(cell, seed)).check()
+    RunDirectory(study.recipe(cell, seed)).check(ended=True)
     curves = read_run(study.run_dir(cell, seed))
-    return Ended(cell, seed, found["outcome"], str(found.get("why", "")), curves, float(found.get("seconds", math.nan)))
+    return Ended(
+        cell,
+        seed,
+        found["outcome"],
+        str(found.get("why", "")),
+        curves,
+        float(found.get("seconds", math.nan)),
+        found.get("packages", {}),
+        _start(study.run_dir(cell, seed)),
+    )
 
 
-def _outcomes(path: Path) -> dict[str, dict[str, Any]]:
-    """{run: its outcome}, without touching the file: the study may be running. A line that is still being written is left out."""
-    return {row["run"]: row for row in read_rows(path)}
+def _start(run_dir: Path) -> str:
+    try:
+        return read_manifest(version_path(run_dir / POLICIES, 0)).weights_short
+    except PolicyVersionError:
+        return ""

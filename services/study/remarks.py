@@ -22,12 +22,14 @@ def remarks(records: Records) -> Iterator[str]:
     before = [share for run in records.ended if math.isfinite(share := started(run.curves))]
     if before:
         yield f"Before the first step the held-out accuracy is {number(median(before), 3)} (median of {len(before)} runs)."
-    cells = {levels: list(by_seed(accuracy, runs).values()) for levels, runs in records.runs.items() if runs}
-    middles = {"-".join(levels): median(values) for levels, values in cells.items()}
-    best, worst = max(middles, key=middles.__getitem__), min(middles, key=middles.__getitem__)
-    if best != worst:
+    figures = {
+        levels: [share for share in by_seed(accuracy, runs).values() if math.isfinite(share)] for levels, runs in records.runs.items()
+    }
+    cells = {levels: shares for levels, shares in figures.items() if shares}
+    middles = {"-".join(levels): median(shares) for levels, shares in cells.items()}
+    if middles and (best := max(middles, key=middles.__getitem__)) != (worst := min(middles, key=middles.__getitem__)):
         yield f"Most accurate at the end: {best} ({number(middles[best], 3)}); least: {worst} ({number(middles[worst], 3)})."
-    ranges = [max(values) - min(values) for values in cells.values() if len(values) > 1]
+    ranges = [max(shares) - min(shares) for shares in cells.values() if len(shares) > 1]
     if ranges:
         yield f"Between the seeds of one cell the final accuracy differs by {number(median(ranges), 3)} (median over the cells)."
     if gone := [name_of(run) for run in records.ended if collapsed(run)]:

@@ -13,14 +13,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from actors.errors import ConfigError, LearnerError, NothingToLearn, TrainingDiverged
 from services import cluster
 from services.config import Recipe
+from services.export.origin import installed
 from services.study.config import Study
 from services.study.crew import Crew
-from services.study.outcomes import Outcome, Outcomes
+from services.study.outcomes import Kind, Outcome, Outcomes, ended
 from services.telemetry.console import Console, open_console, screen
 from services.telemetry.figures import clock
 from services.training.checks import check, check_device
@@ -36,20 +36,24 @@ def conduct(study: Study, tell: Tell) -> bool:
 
     Raises UsageError before anything starts, and whatever a run ends with other than collapse; the same command goes on then.
     """
-    recipes = _recipes(study)
-    for recipe in recipes:
-        RunDirectory(recipe).check()  # those that have ended too: a study's runs are of one and the same recipe
+    recipes = planned(study)
     with contextlib.closing(Outcomes(study.directory)) as outcomes:
         left = [recipe for recipe in recipes if recipe.run.name not in outcomes]
         tell(f"{study.title}: {len(recipes)} runs in {study.directory}, {len(recipes) - len(left)} of them have ended")
         return not left or _conduct(left, outcomes, total=len(recipes), tell=tell)
 
 
-def _recipes(study: Study) -> list[Recipe]:
-    """Of all runs, seed by seed: a study that is cut has its cells under the same seeds. ConfigError where they are of several clusters."""
+def planned(study: Study) -> list[Recipe]:
+    """Recipes of all runs, seed by seed: a study that is cut has its cells under the same seeds.
+
+    ConfigError where they are of several clusters, or where a run that began, or ended, was made of another recipe.
+    """
     recipes = [study.recipe(cell, seed) for seed in study.seeds for cell in study.cells]
     if any(recipe.cluster != recipes[0].cluster for recipe in recipes):
         raise ConfigError(f"{study.path}: cluster: all runs of a study are of one cluster")
+    over = ended(study.directory)
+    for recipe in recipes:
+        RunDirectory(recipe).check(ended=recipe.run.name in over)
     return recipes
 
 
@@ -91,13 +95,15 @@ class _Campaign:
     async def _one(self, recipe: Recipe, signs: StopSigns) -> Outcome | None:
         """One run to its end; None if it was asked to stop before."""
         run, began = RunDirectory(recipe), time.monotonic()
+
+        def outcome(kind: Kind, why: str = "") -> Outcome:
+            return Outcome(recipe.run.name, kind, why, time.monotonic() - began, installed())
+
         while True:
-            if is_done(recipe, run):
-                return Outcome(recipe.run.name, "done", "", time.monotonic() - began)
             try:
                 with contextlib.closing(run):
-                    if not await self._driven(recipe, run, signs):
-                        return None
+                    whole = is_done(recipe, run) or await self._driven(recipe, run, signs)
+                return outcome("done") if whole else None
             except LearnerError as error:
                 if self._crew is None or self._crew.begun <= 1:  # it had all its restarts for this run
                     raise
@@ -105,7 +111,7 @@ class _Campaign:
                 await self._dismiss()
             except (TrainingDiverged, NothingToLearn) as error:
                 await self._dismiss()
-                return Outcome(recipe.run.name, _collapse(error), str(error), time.monotonic() - began)
+                return outcome("diverged" if isinstance(error, TrainingDiverged) else "nothing_to_learn", str(error))
 
     async def _driven(self, recipe: Recipe, run: RunDirectory, signs: StopSigns) -> bool:
         """Drive a run until it is done; False if it was asked to stop."""
@@ -131,7 +137,3 @@ class _Campaign:
         crew, self._crew = self._crew, None
         if crew is not None:
             await crew.close()
-
-
-def _collapse(error: TrainingDiverged | NothingToLearn) -> Literal["diverged", "nothing_to_learn"]:
-    return "diverged" if isinstance(error, TrainingDiverged) else "nothing_to_learn"

@@ -40,8 +40,10 @@ def _study(records: Records, page: Path) -> Iterator[str]:
         before = _middle(started(run.curves) for run in runs)
         after = _middle(figure("accuracy", run) for run in runs)
         seconds = _middle(run.seconds or math.nan for run in runs)
-        yield f" Medians of {len(runs)} runs: held-out accuracy {number(before, 2)} before the first step and {number(after, 2)} after the "
-        yield f"last, then responses of {length:.0f} tokens; a run took {clock(seconds)} (minutes, seconds)."
+        yield f" Medians of {len(runs)} runs: "
+        if math.isfinite(before):
+            yield f"held-out accuracy {number(before, 2)} before the first step and {number(after, 2)} after the last, then "
+        yield f"responses of {length:.0f} tokens; a run took {clock(seconds)} (minutes, seconds)."
     place = study.path.parent
     yield f" [Study]({_link(study.path, page)}), [recipe]({_link(place / study.config.recipe, page)})."
 

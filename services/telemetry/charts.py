@@ -142,7 +142,8 @@ def inline(figure: Figure, *, label: str, inks: Mapping[str, str] = INKS) -> str
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{html.escape(label)}">', svg)
+    named = f'role="img" aria-label="{html.escape(label)}">'  # which may hold backslashes
+    svg = re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', lambda head: f'<svg viewBox="{head[1]}" {named}', svg)
     svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg)  # ids of groups repeat from chart to chart; clips and markers are named by hash
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     for ink, variable in inks.items():

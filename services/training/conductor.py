@@ -324,8 +324,10 @@ class Conductor:
         }
 
     def _evaluation_due(self) -> bool:
-        every = self._recipe.evaluation.every
-        return self._step in (0, self._recipe.run.steps) or bool(every and self._step % every == 0)
+        every, steps = self._recipe.evaluation.every, self._recipe.run.steps
+        if self._by_turns and self._step + self._recipe.replay.max_staleness >= steps > self._step > 0:
+            return False  # what is left to train is sampled: the learner does not wait, and later versions would answer
+        return self._step in (0, steps) or bool(every and self._step % every == 0)
 
     async def _evaluate(self) -> Evaluation:
         self._sinks.observe({"eval/running": 1.0})

@@ -27,6 +27,7 @@ from services.training.keeper import Keeper, restored
 from services.training.live import answer_while_training
 from services.training.pools import Pools, replay_queue
 from services.training.rundir import RunDirectory
+from services.training.untold import untold_steps
 
 T = TypeVar("T")
 Begin = Callable[[LoopSpec], asyncio.Task[None]]
@@ -132,6 +133,8 @@ async def drive(job: Job, pools: Pools, begin: Begin, signs: StopSigns) -> bool:
             await _while_learning(learning, conductor.run(), queue, completes=True)
         await learning
         if (failure := await queue.failure.remote()) is not None:
+            for done, metrics in untold_steps(run, recipe.run.steps):  # the conductor was cut, and there may be no driver after this one
+                job.sinks.log(done, metrics)
             raise failure
         console.event(_ending(conductor.step, recipe.run.steps, time.monotonic() - began))
         return conductor.step == recipe.run.steps

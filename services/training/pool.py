@@ -90,6 +90,7 @@ class Pool:
 
     async def start(self) -> list[Any]:
         """Wake every member; their answers."""
+        self._abandoned = False  # as it may be after the run before
         return list(await asyncio.gather(*(self._bring_up(member) for member in self.members)))
 
     @asynccontextmanager

@@ -58,12 +58,15 @@ class RunDirectory:
         self.path = recipe.run_dir.absolute()
         self._lock: IO[str] | None = None
 
-    def check(self) -> None:
-        """ConfigError if the directory belongs to another recipe, or would be lost. Changes nothing."""
+    def check(self, *, ended: bool = False) -> None:
+        """ConfigError if the directory belongs to another recipe, or would be lost. Changes nothing.
+
+        ended: a run is known to have ended here, if only in its first step.
+        """
         if IN_JOB in os.environ:
             _refuse_relative_root(self._recipe.run.root)
-        if self.begun:
-            _check_equal(self.path / CONFIG, resolved(self._recipe))
+        if ended or self.begun:
+            _check_equal(recipe_of(self.path), resolved(self._recipe))
         elif stored(self.checkpoints):
             raise ConfigError(f"run.storage: {self.checkpoints} holds the checkpoints of another run")
         elif self.mirror is not None and any(Shelf(self.mirror).steps()):  # step 0 is there before a run is bound to its recipe

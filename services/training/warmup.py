@@ -44,7 +44,8 @@ def cached_policy(recipe: Recipe) -> Path:
     """Where the warm policy of this recipe is, or will be."""
     policy = recipe.policy
     assert isinstance(policy, TinyPolicy)
-    shaping = {"format": 2, "policy": policy.model_dump(mode="json"), "source": recipe.prompts.source.model_dump(mode="json")}
+    prompts = recipe.prompts.model_dump(mode="json", include={"source", "template"})
+    shaping = {"format": 3, "policy": policy.model_dump(mode="json"), "prompts": prompts}
     digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
     root = Path(os.environ.get("GMPO_CACHE", Path.home() / ".cache" / "gmpo"))
     return root / "policies" / digest

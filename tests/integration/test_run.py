@@ -90,7 +90,7 @@ def check_in_a_study(gmpo: Gmpo, alone: Path, metrics: Metrics) -> None:
     The next collapses, which is a result too.
     """
     file = gmpo.root / "study.yaml"
-    collapsing = ["learner.optimizer.lr=1.0e+30", "learner.updates_per_step=4", "learner.max_skipped_updates=2"]
+    collapsing = ["learner.optimizer.lr=1.0e+30"]
     objective = {"grpo": ["learner.objective={type: grpo}"], "gmpo": [], "collapsing": collapsing}
     settings = [*SMALL, "learner.max_restarts=0"]
     study = {"name": "study", "title": "", "recipe": str(TINY), "settings": settings, "seeds": [0], "baseline": "grpo"}
@@ -109,7 +109,7 @@ def check_in_a_study(gmpo: Gmpo, alone: Path, metrics: Metrics) -> None:
     assert gmpo.left_behind() == []
     outcomes = [json.loads(line) for line in (gmpo.root / "study" / "outcomes.jsonl").read_text().splitlines()]
     assert [(row["run"], row["outcome"]) for row in outcomes] == [(first.name, "done"), (second.name, "done"), (third.name, "diverged")]
-    assert outcomes[-1]["why"].startswith("step 1: 2 updates in a row")
+    assert outcomes[-1]["why"].startswith("step 1: the policy's log-probs are not finite")
     assert [place.name for place in (third / "policies").iterdir()] == ["step-0"]
     assert learned(metrics(second)) == learned(metrics(alone)) != learned(metrics(first))
     assert rollouts(second) == rollouts(alone)

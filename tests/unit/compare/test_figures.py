@@ -99,6 +99,15 @@ def test_many_series_are_told_apart_without_colour_and_have_a_panel_each(tmp_pat
         assert len(axes.get_lines()) == 9
 
 
+def test_settings_that_look_like_formulas_and_patterns_are_told_as_they_are(tmp_path: Path) -> None:
+    prompts = (r"Give \\pi in \\boxed{} or $\\foo$.", "Give an answer.")
+    runs = [write_run(tmp_path, f"run-{at}", level(0.1), f'prompts.system="{text}"') for at, text in enumerate(prompts)]
+    series = grouped(read_run(path) for path in runs)
+    assert any(r"\boxed{} or $\foo$" in one.label for one in series)
+    write_page(series, *draw(series, tmp_path), tmp_path / "page.html")
+    assert r"\boxed{} or $\foo$" in (tmp_path / "page.html").read_text()
+
+
 def test_an_objective_looks_the_same_on_every_page() -> None:
     gmpo, grpo, wide, gspo = LOOKS[0], LOOKS[1], LOOKS[2], LOOKS[8]
     assert looks(["gspo", "grpo", "gmpo"]) == [gspo, grpo, gmpo]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import distributed_c10d
 from torch.distributed.checkpoint import CheckpointException
 
 from actors.errors import CheckpointError
@@ -71,6 +72,13 @@ def test_the_next_one_waits_for_the_one_before(tmp_path: Path, saver: Saver, lea
     second.join(30)
     saver.wait()
     assert order == [1, 2]
+
+
+def test_no_group_is_left_by_a_run_after_it(tmp_path: Path) -> None:
+    before = set(distributed_c10d._world.pg_map)
+    for _ in range(2):
+        Saver(str(tmp_path), keep=2, rank=0).close()
+    assert set(distributed_c10d._world.pg_map) == before
 
 
 def test_what_cannot_be_deleted_does_not_undo_a_commit(

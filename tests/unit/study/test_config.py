@@ -61,6 +61,7 @@ def test_the_cells_are_all_combinations_and_their_runs_differ_in_nothing_else(tm
         ({"name": "../elsewhere"}, "name"),
         ({"sedes": [1]}, "sedes"),
         ({"settings": ["run.root=/tmp"]}, "run.root=/tmp: a study gives its runs their places, names and seeds"),
+        ({"settings": ["run.storage=/tmp"]}, "run.storage: a study keeps each run's checkpoints in its own directory"),
         ({"baseline": "a", "factors": {"x": {"a": [], "a-b": []}, "y": {"b-c": [], "c": []}}}, "two cells would have one name"),
         ({"recipe": "missing.yaml"}, "missing.yaml"),
     ],

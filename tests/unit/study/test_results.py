@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from actors.errors import ConfigError
+from actors.weights.version import version_path, write_version
 from services.compare.measures import MEASURES
+from services.study.cautions import cautions
 from services.study.config import Cell, Study
 from services.study.figures import draw_sweeps, sweep_figure
+from services.study.records import read_records
 from services.study.results import write_results
+from tests.tiny_model import build_model, save_tokenizer
 from tests.unit.study.fabricate import OBJECTIVES, RATES, Makeup, records_of, write_run, write_study
 
 GMPO, GRPO = Makeup(accuracy=0.9, width=1.5, entropy=0.35), Makeup(accuracy=0.8, width=3.0)
@@ -59,6 +63,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return Written(page, small, rates)
 
 
+@pytest.fixture
+def study_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Two objectives under one seed, both done."""
+    monkeypatch.setenv("GMPO_RUN_ROOT", str(tmp_path / "runs"))
+    study = write_study(tmp_path, factors={"objective": two_objectives()}, seeds=1)
+    for cell in study.cells:
+        write_run(study, cell, 0, GMPO)
+    return study
+
+
 def two_objectives() -> dict[str, list[str]]:
     return {name: OBJECTIVES[name] for name in ("gmpo", "grpo")}
 
@@ -86,7 +100,7 @@ def test_differences_are_paired_by_seed(written: Written) -> None:
 def test_the_page_opens_with_the_claims_and_what_each_study_says_to_them(written: Written) -> None:
     row = next(line for line in written.text.splitlines() if line.startswith("| GMPO ends more accurate than GRPO |"))
     assert row.endswith("| **holds in all 5 seeds**: +0.100 (+0.100 to +0.100), 5 of 5 seeds | **cannot be said** at 3 of 3 places |")
-    assert "- The rates study, 6 of 18 runs: holds 0, does not hold 0, cannot be said 26." in written.text
+    assert "- The rates study, 6 of 18 runs: holds 0, does not hold 0, cannot be said 29." in written.text
 
 
 def test_claims_that_no_study_of_the_page_asks_are_named(written: Written) -> None:
@@ -171,6 +185,36 @@ def test_a_cell_that_has_not_run_and_figures_of_fewer_tokens_are_told(tmp_path: 
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| GMPO keeps a higher entropy than GRPO | Fig. 4 | **cannot be said** at 1, not run at 1 of 2 places |" in text
     assert "entropy and KL are of the tokens of a step's first update" in text
+
+
+def test_runs_that_did_not_begin_alike_or_were_made_by_other_code_are_told_apart(study_of_two: Study) -> None:
+    outcomes = study_of_two.directory / "outcomes.jsonl"
+    rows = [json.loads(line) for line in outcomes.read_text().splitlines()]
+    rows = [row | {"packages": {"torch": f"2.{13 + number}.0"}} for number, row in enumerate(rows)]
+    outcomes.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for seed, cell in enumerate(study_of_two.cells):
+        model = build_model(seed=seed)
+        write_version(
+            version_path(study_of_two.run_dir(cell, 0) / "policies", 0),
+            state_dict=model.state_dict(),
+            model_config=model.config,
+            tokenizer_dir=save_tokenizer(study_of_two.directory / "tokenizer"),
+            step=0,
+            parent=None,
+            run="run",
+        )
+    (unlike, code, *_) = cautions(read_records(study_of_two))
+    assert re.fullmatch(r"These runs did not all begin with the same weights: \w{12} in 1, \w{12} in 1\. .*", unlike)
+    assert code == "These runs were not all made with the same torch: 2.13.0 in 1, 2.14.0 in 1."
+
+
+def test_a_study_without_held_out_questions_tells_no_accuracy(study_of_two: Study, tmp_path: Path) -> None:
+    for cell in study_of_two.cells:
+        (study_of_two.run_dir(cell, 0) / "evaluation.jsonl").unlink()
+    write_results([study_of_two], tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "nan" not in text
+    assert "Medians of 2 runs: responses of 7 tokens; a run took" in text
 
 
 def test_a_run_under_way_and_a_torn_outcome_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

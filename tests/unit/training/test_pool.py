@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 from ray.exceptions import ActorUnavailableError, RayActorError
 
-from actors.errors import EngineError
+from actors.errors import EngineError, QueueClosed
 from services.training import pool as pools
 from services.training.pool import Member, Pool
 from tests.unit.training.members import Process, make_pool
@@ -94,6 +94,31 @@ async def test_work_waits_while_nobody_lives(events: list[str]) -> None:
     assert not waiting.done()
     assert await pool.start() == ["a 1"]
     assert await waiting == 0
+
+
+async def test_a_pool_that_was_given_up_at_the_end_of_a_run_serves_the_next(events: list[str]) -> None:
+    pool, (process,) = make_pool("a", events=events)
+
+    async def over(member: Member, why: str) -> None:
+        raise QueueClosed("the run is over")
+
+    pool.lost = over
+    await pool.start()
+    process.die()
+    pool.suspect(pool.members[0])
+    await pool.watch(every_s=SELDOM_S)
+    with pytest.raises(EngineError, match="too far at its end"):
+        async with pool.least_loaded():
+            pass
+
+    await pool.start()
+    pool.suspect(pool.members[0])
+    async with AsyncExitStack() as stack:
+        waiting = asyncio.create_task(stack.enter_async_context(pool.least_loaded()))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await pool.start()
+        assert (await waiting).index == 0
 
 
 async def test_the_work_of_whoever_fails_is_taken_off_again(watched: Watched) -> None:
