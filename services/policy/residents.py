@@ -6,9 +6,10 @@
                   a demand ──► fetched and verified ──► a slot leaves its version ──► drained ──► loaded
 
 A slot that leaves its version admits nobody more, waits for its last answer, and only then loads: an answer comes from one version, and
-none is dropped. A version that was just loaded stays for a while, so that versions which take turns each get something done. The home
-slot, which holds what `policy` means, gives way only where it is the only one; with two slots a promotion loads the new version
-beside the old one and then changes over between two requests.
+none is dropped. A version that was just loaded stays for a while, so that versions which take turns each get something done; promotions,
+which may come faster than that, get every second turn at most while others wait. The home slot, which holds what `policy` means, gives
+way only where it is the only one; with two slots a promotion loads the new version beside the old one and then changes over between two
+requests.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Residents(Generic[E]):
         self.swaps = 0
         self.home: Slot[E] | None = None
         self._promoted: int | None = None  # on its way to be what `policy` means
+        self._urgent_before = False  # the last turn was a promotion's
         self._demands: dict[int, _Demand[E]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -85,10 +87,11 @@ class Residents(Generic[E]):
 
     @property
     def policy_step(self) -> int | None:
-        """The step a request for `policy` is to get: what it means, or is about to mean where the old version is on its way out."""
-        if self._promoted is not None and (self.home is None or not self.home.answers):
-            return self._promoted
-        return self.serving.step if self.serving else None
+        """The step a request for `policy` is to get: what it means, or, where no slot answers with that, what it is about to mean."""
+        meant = self.serving.step if self.serving else None
+        coming = None if self._promoted is None else self._demands.get(self._promoted)
+        verified = coming is not None and coming.version is not None
+        return self._promoted if verified and (meant is None or self._holder(meant) is None) else meant
 
     @property
     def healthy(self) -> bool:
@@ -186,14 +189,15 @@ class Residents(Generic[E]):
                 waiter.set_result(outcome.take())
 
     def _turn(self) -> None:
-        """Give slots to demands: what `policy` is to mean first, then in the order they came."""
-        for step, demand in sorted(self._demands.items(), key=lambda entry: not entry[1].urgent):
+        """Give slots to demands: what `policy` is to mean first, but not twice running, and others in the order they came."""
+        for step, demand in sorted(self._demands.items(), key=lambda entry: entry[1].urgent == self._urgent_before):
             if demand.version is None or demand.changing:
                 continue
             if not demand.waiting:
                 del self._demands[step]
             elif (slot := self._vacant()) is not None:
                 slot.leaving = demand.changing = True
+                self._urgent_before = demand.urgent
                 self._spawn(self._change(slot, demand.version))
 
     def _vacant(self) -> Slot[E] | None:

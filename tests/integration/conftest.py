@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,15 @@ class Gmpo:
 
     root: Path
     mark: str
+    _started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a verb, with these variables in its environment; its output goes to `output`."""
         environment = os.environ | {MARK: self.mark, "GMPO_RUN_ROOT": str(self.root), "RAY_DEDUP_LOGS": "0"} | environment
         command = [sys.executable, "-m", "services.cli", *arguments]
         with self.output.open("a") as output:
-            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True)
+            self._started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True))
+        return self._started[-1]
 
     def train(self, name: str, *overrides: str, recipe: Path = TINY) -> Path:
         """Run a recipe to its end; returns the run directory."""
@@ -112,10 +114,12 @@ class Gmpo:
         return [title for process in self.processes() if (title := _title(process))]
 
     def end(self) -> None:
-        """Kill whatever is left, so that a failed test harms no other."""
+        """Kill whatever is left, so that a failed test harms no other, and see the verbs off, which would be zombies."""
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        for started in self._started:
+            started.wait()
 
     def processes(self) -> list[psutil.Process]:
         """Every living process of these runs."""

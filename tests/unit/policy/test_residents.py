@@ -14,6 +14,8 @@ from actors.weights.manifest import Manifest
 from services.policy.residents import Residents
 from services.policy.slots import Slot, Version
 
+LONG_S = 3600.0
+
 
 def version(step: int) -> Version:
     return Version(Manifest(1, step, None, datetime.now(UTC), "run", f"{step:064d}", {}), Path(f"/step-{step}"))
@@ -208,6 +210,45 @@ async def test_a_promotion_goes_before_older_wishes() -> None:
     assert house.residents.policy_step == 9
     assert not wishes[1].done() or wishes[1].result().version.step == 6
     house.residents.give_back(await wishes[1])
+
+
+def rest(slot: Slot[FakeEngine]) -> None:
+    """Let a version have stayed for as long as it must."""
+    slot.loaded -= LONG_S
+
+
+async def test_promotions_that_come_faster_than_versions_may_leave_starve_nobody() -> None:
+    house = await opened(limit=1, stay_s=LONG_S)
+    only = house.residents.slots[0]
+    rest(only)
+    await house.residents.promote(2)
+    wish, promotion = asyncio.create_task(house.residents.borrow(7)), asyncio.create_task(house.residents.promote(3))
+    await until(lambda: house.residents.waiting == 2)
+    await asyncio.sleep(0)  # both are verified
+    rest(only)
+    house.residents.give_back(await house.residents.borrow(2))
+    house.residents.give_back(await wish)
+    assert house.residents.policy_step == 3 and not promotion.done()
+    rest(only)
+    house.residents.give_back(await house.residents.borrow(7))
+    await promotion
+    assert house.residents.steps == {3}
+
+
+async def test_who_asks_for_policy_while_another_version_has_its_engine_gets_the_one_that_is_next() -> None:
+    house = await opened(limit=1, stay_s=LONG_S)
+    only = house.residents.slots[0]
+    rest(only)
+    other = await house.residents.borrow(7)
+    house.bad = {2}
+    with pytest.raises(PolicyVersionError):
+        await house.residents.promote(2)
+    promotion = asyncio.create_task(house.residents.promote(3))
+    await asyncio.sleep(0)
+    assert house.residents.policy_step == 1  # nobody knows yet whether 3 is any good
+    await until(lambda: house.residents.policy_step == 3)
+    assert other.answers and not promotion.done()
+    promotion.cancel()
 
 
 async def test_closing_ends_every_engine() -> None:
